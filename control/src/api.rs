@@ -1,0 +1,110 @@
+//! The operations, a file per noun.
+//!
+//! [`api()`] is the list of all; [`gate()`] stands before every one that is not open. Shapes are
+//! those of the public clients: [`envelope`], [`page`], [`text`] hold what they share.
+
+pub mod authentication;
+pub mod containers;
+pub mod env;
+pub mod envelope;
+pub mod images;
+pub mod manage;
+pub mod meta;
+pub mod page;
+pub mod projects;
+pub mod realms;
+pub mod servers;
+pub mod stats;
+pub mod status_logs;
+pub mod text;
+pub mod tokens;
+pub mod users;
+pub mod utilities;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kit::{Api, Call, Fault, Route};
+use serde_json::Value;
+
+use crate::auth::Principal;
+use crate::control::Control;
+
+/// The control plane's API.
+pub fn api(control: &Control) -> Api {
+    let gatekeeper = control.clone();
+    Api::new("api", "Projects, containers and who may use them.")
+        .base("/api/v1")
+        .wire(envelope::WIRE)
+        .gate(move |route, call| gate(gatekeeper.clone(), route, call))
+        // who is calling
+        .op::<authentication::Login>(control)
+        .op::<authentication::Logout>(control)
+        .op::<authentication::Refresh>(control)
+        .op::<users::Current>(control)
+        .op::<users::CurrentAlias>(control)
+        .op::<users::Get>(control)
+        .op::<users::Update>(control)
+        .op::<tokens::List>(control)
+        .op::<tokens::Create>(control)
+        .op::<tokens::Current>(control)
+        .op::<tokens::Get>(control)
+        .op::<tokens::Update>(control)
+        .op::<tokens::Delete>(control)
+        .op::<tokens::AddRealm>(control)
+        .op::<tokens::RemoveRealm>(control)
+        .op::<realms::List>(control)
+        // projects
+        .op::<projects::List>(control)
+        .op::<projects::Create>(control)
+        .op::<projects::Get>(control)
+        .op::<projects::Update>(control)
+        .op::<projects::Delete>(control)
+        .op::<projects::ListPermissions>(control)
+        .op::<stats::OfProject>(control)
+        // containers
+        .op::<containers::List>(control)
+        .op::<containers::ListByProject>(control)
+        .op::<containers::Create>(control)
+        .op::<containers::Get>(control)
+        .op::<containers::Update>(control)
+        .op::<containers::Delete>(control)
+        .op::<manage::Manage>(control)
+        .op::<stats::OfContainer>(control)
+        .op::<status_logs::List>(control)
+        .op::<env::List>(control)
+        .op::<env::BulkSet>(control)
+        .op::<env::Set>(control)
+        .op::<env::Delete>(control)
+        // the node
+        .op::<servers::List>(control)
+        .op::<servers::Available>(control)
+        .op::<servers::Get>(control)
+        .op::<servers::ListRentals>(control)
+        .op::<servers::GetRental>(control)
+        .op::<images::ListPublic>(control)
+        .op::<images::GetPublic>(control)
+        .op::<images::ListMine>(control)
+        .op::<utilities::Ip>(control)
+        .op::<meta::PublicKey>(control)
+        .op::<meta::SocialStats>(control)
+}
+
+/// The OpenAPI document of [`api()`], without a node behind it.
+pub fn document() -> Value {
+    api(&Control::detached()).document()
+}
+
+/// Lets a call through with its [`Principal`], or says who it lacks.
+fn gate(control: Control, route: Route, call: Call) -> BoxFuture<'static, Result<Call, Fault>> {
+    async move {
+        let principal = control.auth.identify(&call).await?;
+        // A client that was sent to a realm asks here which ones it may use.
+        if route.id != tokens::CURRENT {
+            principal.in_realm()?;
+        }
+        let mut call = call;
+        call.extensions.insert::<Principal>(principal);
+        Ok(call)
+    }
+    .boxed()
+}

@@ -1,0 +1,129 @@
+//! What control is told at its start.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Settings of the control plane. The limits have names and defaults; a test may tighten them.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The state directory of the node: `/var/lib/hoody`.
+    pub state: PathBuf,
+    /// The node's label in hostnames, and the `server_name` of its containers.
+    pub node: String,
+    /// The domain below which `api.` and `containers.` stand.
+    pub domain: String,
+    /// Loopback address that answers `/metrics`; none where absent.
+    pub metrics: Option<SocketAddr>,
+    pub limits: Limits,
+    /// What each machine may take; no bound where absent.
+    pub machine_limits: crate::runtime::Limits,
+    pub pace: Pace,
+}
+
+/// Upper bounds on what callers may ask for.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub containers_per_node: u32,
+    pub projects_per_user: u32,
+    pub tokens_per_user: u32,
+    /// Failed logins of one account from one address in half an hour.
+    pub login_failures: u32,
+    /// Failed logins from one address in half an hour, whatever the accounts.
+    pub login_failures_per_address: u32,
+    /// Refreshes of one session in half an hour.
+    pub refreshes: u32,
+}
+
+/// How the reconciler paces itself.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// Everything is looked at this often, nudged or not.
+    pub sweep: Duration,
+    /// How long a machine may take to shut down before it is turned off.
+    pub grace: Duration,
+    /// Wait between two looks at a kit that is not there yet.
+    pub ready_poll: Duration,
+    /// After this long a running machine counts as running, whatever its kit does.
+    pub ready_patience: Duration,
+    /// First wait after a failed step; doubles up to `backoff_most`.
+    pub backoff_least: Duration,
+    pub backoff_most: Duration,
+    /// Permanent failures of a container's steps in a row before it is given up as failed.
+    pub attempts: u32,
+    /// Creates, starts and deletions under way at once.
+    pub heavy_steps: usize,
+    /// Other steps under way at once; a stop waits for its machine, mostly.
+    pub light_steps: usize,
+}
+
+impl Config {
+    pub fn new(
+        state: impl Into<PathBuf>,
+        node: impl Into<String>,
+        domain: impl Into<String>,
+    ) -> Self {
+        Config {
+            state: state.into(),
+            node: node.into(),
+            domain: domain.into(),
+            metrics: None,
+            limits: Limits::default(),
+            machine_limits: crate::runtime::Limits::default(),
+            pace: Pace::default(),
+        }
+    }
+
+    /// The socket on which the API answers.
+    pub fn socket(&self) -> PathBuf {
+        self.state.join("run").join("control.sock")
+    }
+
+    /// The socket on which the proxy takes the routing table.
+    pub fn feed(&self) -> PathBuf {
+        self.state.join("run").join("feed.sock")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        database(&self.state)
+    }
+}
+
+/// Where the database of a state directory is.
+pub fn database(state: &Path) -> PathBuf {
+    state.join("control.db")
+}
+
+/// Where the keys of a state directory are.
+pub fn secrets(state: &Path) -> PathBuf {
+    state.join("secrets")
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            containers_per_node: 1000,
+            projects_per_user: 1000,
+            tokens_per_user: 1000,
+            login_failures: 1000,
+            login_failures_per_address: 4000, // an office behind one address
+            refreshes: 30,
+        }
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            sweep: Duration::from_secs(30),
+            grace: Duration::from_secs(30),
+            ready_poll: Duration::from_millis(15),
+            ready_patience: Duration::from_secs(30),
+            backoff_least: Duration::from_millis(500),
+            backoff_most: Duration::from_secs(60),
+            attempts: 3,
+            heavy_steps: 4,
+            light_steps: 16,
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! What a container should do next: pure, and the only place that knows.
+//!
+//! ```text
+//!                    Create          Start             (kit ready)
+//!        nothing ───────────► off ───────────► on ─────────────────► running
+//!           ▲                 ▲ ▲               │ ▲
+//!           │ Delete          │ └──Stop, Kill───┘ │ Thaw
+//!        remains ◄── Delete ──┘                   ▼ Freeze
+//!                                               frozen
+//! ```
+//!
+//! [`plan`] looks at what is wanted and what is there and names one step, or none. Steps are
+//! idempotent and nothing about them is remembered: after a crash anywhere, the next look plans
+//! again.
+
+use std::fmt;
+use std::str::FromStr;
+
+use routes::table::State;
+
+use crate::runtime::Power;
+
+/// What the user wants a container to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wants {
+    On,
+    Off,
+    Frozen,
+    /// Gone for good; nothing leads back from here.
+    Gone,
+}
+
+/// The wanted side of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Desired {
+    pub wants: Wants,
+    /// Off at once, without asking the machine.
+    pub force: bool,
+    /// A restart is wanted of the machine in this incarnation; any other has restarted already.
+    pub restart_from: Option<u64>,
+    /// The machine was made completely once.
+    pub made: bool,
+    /// Its settings changed since they were last brought to the machine.
+    pub stale: bool,
+    /// Its steps failed for good; nothing more is tried until the user asks for something.
+    pub given_up: bool,
+}
+
+/// The observed side of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub power: Power,
+    pub incarnation: u64,
+    /// Its kit answers, or it carries none.
+    pub ready: bool,
+}
+
+/// One thing to do about a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Make the machine, or finish making it.
+    Create,
+    Start,
+    Stop,
+    /// Turn it off without asking.
+    Kill,
+    Freeze,
+    Thaw,
+    /// Bring changed settings to the machine.
+    Update,
+    /// Remove the machine and all it shares with the host.
+    Delete,
+    /// Nothing is left of it: forget that it was there.
+    Purge,
+}
+
+/// A container as its user sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    Creating,
+    Running,
+    Paused,
+    Stopped,
+    Failed,
+    Deleting,
+}
+
+/// The step that brings what is there closer to what is wanted.
+pub fn plan(desired: Desired, seen: Option<Seen>) -> Option<Step> {
+    let power = seen.map(|seen| seen.power);
+    if desired.wants == Wants::Gone {
+        return Some(if seen.is_none() {
+            Step::Purge
+        } else {
+            Step::Delete
+        });
+    }
+    if desired.given_up {
+        return None;
+    }
+    if !desired.made {
+        return match power {
+            Some(Power::Changing) => None,
+            // A creation that stopped halfway: begin again from nothing.
+            Some(Power::Remains | Power::Broken) => Some(Step::Delete),
+            None | Some(Power::Off | Power::On | Power::Frozen) => Some(Step::Create),
+        };
+    }
+    let seen = seen?; // see `lost`
+    let restart = desired.restart_from == Some(seen.incarnation);
+    match (seen.power, desired.wants) {
+        (Power::Remains | Power::Changing, _) => None,
+        (Power::Broken, _) => Some(Step::Kill),
+        (Power::Off, _) if desired.stale => Some(Step::Update),
+        (Power::Off, Wants::On | Wants::Frozen) => Some(Step::Start),
+        (Power::Off, _) => None,
+        (Power::On, Wants::Off) => Some(if desired.force {
+            Step::Kill
+        } else {
+            Step::Stop
+        }),
+        (Power::On, Wants::On) if restart => Some(Step::Stop),
+        (Power::On, _) if desired.stale => Some(Step::Update),
+        (Power::On, Wants::Frozen) => Some(Step::Freeze),
+        (Power::On, _) => None,
+        (Power::Frozen, Wants::Off) if desired.force => Some(Step::Kill),
+        (Power::Frozen, Wants::On | Wants::Off) => Some(Step::Thaw),
+        (Power::Frozen, _) => None,
+    }
+}
+
+/// A machine that was made is not there any more: somebody else removed it. It is not made again,
+/// because what was in it would not come back.
+pub fn lost(desired: Desired, seen: Option<Seen>) -> bool {
+    desired.made
+        && desired.wants != Wants::Gone
+        && seen.is_none_or(|seen| seen.power == Power::Remains)
+}
+
+/// What the user sees. `before` is what was shown so far; `patient` while a machine that was just
+/// turned on may take its time to become ready.
+pub fn status(desired: Desired, seen: Option<Seen>, before: Status, patient: bool) -> Status {
+    if desired.wants == Wants::Gone {
+        return Status::Deleting;
+    }
+    if desired.given_up || lost(desired, seen) {
+        return Status::Failed;
+    }
+    let Some(seen) = seen.filter(|_| desired.made) else {
+        return Status::Creating;
+    };
+    match seen.power {
+        Power::Remains | Power::Changing => before,
+        Power::Broken => Status::Failed,
+        Power::Frozen => Status::Paused,
+        // Until it first runs, it is being created.
+        Power::Off if before == Status::Creating && desired.wants != Wants::Off => before,
+        Power::Off => Status::Stopped,
+        Power::On if seen.ready || !patient || before == Status::Paused => Status::Running,
+        Power::On => before,
+    }
+}
+
+/// What a visitor of the container's URLs meets.
+pub fn state(desired: Desired, seen: Option<Seen>, status: Status) -> Option<State> {
+    if desired.wants == Wants::Gone {
+        return None;
+    }
+    if status == Status::Failed {
+        return Some(State::Failed);
+    }
+    let Some(seen) = seen.filter(|_| desired.made) else {
+        return Some(State::Creating);
+    };
+    Some(match (seen.power, desired.wants) {
+        (Power::Frozen, _) => State::Paused,
+        (Power::On, Wants::Off) => State::Stopping,
+        (Power::On, _) if seen.ready => State::Running,
+        (Power::On, _) => State::Starting,
+        (Power::Off, Wants::On) => State::Starting,
+        (Power::Off, _) => State::Stopped,
+        (Power::Remains | Power::Broken, _) => State::Failed,
+        (Power::Changing, Wants::Off) => State::Stopping,
+        (Power::Changing, _) => State::Starting,
+    })
+}
+
+impl Wants {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Wants::On => "on",
+            Wants::Off => "off",
+            Wants::Frozen => "frozen",
+            Wants::Gone => "gone",
+        }
+    }
+}
+
+impl Step {
+    pub const ALL: [Step; 9] = [
+        Step::Create,
+        Step::Start,
+        Step::Stop,
+        Step::Kill,
+        Step::Freeze,
+        Step::Thaw,
+        Step::Update,
+        Step::Delete,
+        Step::Purge,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Create => "create",
+            Step::Start => "start",
+            Step::Stop => "stop",
+            Step::Kill => "kill",
+            Step::Freeze => "freeze",
+            Step::Thaw => "thaw",
+            Step::Update => "update",
+            Step::Delete => "delete",
+            Step::Purge => "purge",
+        }
+    }
+}
+
+impl Status {
+    pub const ALL: [Status; 6] = [
+        Status::Creating,
+        Status::Running,
+        Status::Paused,
+        Status::Stopped,
+        Status::Failed,
+        Status::Deleting,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+            Status::Failed => "failed",
+            Status::Deleting => "deleting",
+        }
+    }
+}
+
+/// A word that names no status or want.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is none of the known words")]
+pub struct UnknownWord(String);
+
+impl FromStr for Status {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        Status::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| UnknownWord(text.to_owned()))
+    }
+}
+
+impl FromStr for Wants {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        [Wants::On, Wants::Off, Wants::Frozen, Wants::Gone]
+            .into_iter()
+            .find(|wants| wants.as_str() == text)
+            .ok_or_else(|| UnknownWord(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const POWERS: [Option<Power>; 7] = [
+        None,
+        Some(Power::Remains),
+        Some(Power::Off),
+        Some(Power::On),
+        Some(Power::Frozen),
+        Some(Power::Changing),
+        Some(Power::Broken),
+    ];
+    const WANTS: [Wants; 4] = [Wants::On, Wants::Off, Wants::Frozen, Wants::Gone];
+
+    fn desired(wants: Wants) -> Desired {
+        Desired {
+            wants,
+            force: false,
+            restart_from: None,
+            made: true,
+            stale: false,
+            given_up: false,
+        }
+    }
+
+    fn seen(power: Option<Power>) -> Option<Seen> {
+        power.map(|power| Seen {
+            power,
+            incarnation: 7,
+            ready: true,
+        })
+    }
+
+    /// Rows: what is there. Columns: what is wanted: on, off, frozen, gone.
+    #[test]
+    fn a_made_container() {
+        use Step::*;
+        let table: [(Option<Power>, [Option<Step>; 4]); 7] = [
+            (None, [None, None, None, Some(Purge)]),
+            (Some(Power::Remains), [None, None, None, Some(Delete)]),
+            (
+                Some(Power::Off),
+                [Some(Start), None, Some(Start), Some(Delete)],
+            ),
+            (
+                Some(Power::On),
+                [None, Some(Stop), Some(Freeze), Some(Delete)],
+            ),
+            (
+                Some(Power::Frozen),
+                [Some(Thaw), Some(Thaw), None, Some(Delete)],
+            ),
+            (Some(Power::Changing), [None, None, None, Some(Delete)]),
+            (
+                Some(Power::Broken),
+                [Some(Kill), Some(Kill), Some(Kill), Some(Delete)],
+            ),
+        ];
+        for (power, steps) in table {
+            for (wants, step) in WANTS.into_iter().zip(steps) {
+                assert_eq!(
+                    plan(desired(wants), seen(power)),
+                    step,
+                    "{power:?} wanted {wants:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_container_that_is_not_made_yet() {
+        use Step::*;
+        let table: [(Option<Power>, Option<Step>); 7] = [
+            (None, Some(Create)),
+            (Some(Power::Remains), Some(Delete)),
+            (Some(Power::Off), Some(Create)),
+            (Some(Power::On), Some(Create)),
+            (Some(Power::Frozen), Some(Create)),
+            (Some(Power::Changing), None),
+            (Some(Power::Broken), Some(Delete)),
+        ];
+        for (power, step) in table {
+            for wants in [Wants::On, Wants::Off, Wants::Frozen] {
+                let desired = Desired {
+                    made: false,
+                    ..desired(wants)
+                };
+                assert_eq!(
+                    plan(desired, seen(power)),
+                    step,
+                    "{power:?} wanted {wants:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn force_asks_nobody() {
+        let off = Desired {
+            force: true,
+            ..desired(Wants::Off)
+        };
+        assert_eq!(plan(off, seen(Some(Power::On))), Some(Step::Kill));
+        assert_eq!(plan(off, seen(Some(Power::Frozen))), Some(Step::Kill));
+    }
+
+    #[test]
+    fn a_restart_is_of_one_incarnation() {
+        let again = Desired {
+            restart_from: Some(7),
+            ..desired(Wants::On)
+        };
+        assert_eq!(plan(again, seen(Some(Power::On))), Some(Step::Stop));
+        assert_eq!(plan(again, seen(Some(Power::Off))), Some(Step::Start));
+        let next = Seen {
+            power: Power::On,
+            incarnation: 8,
+            ready: true,
+        };
+        assert_eq!(plan(again, Some(next)), None);
+    }
+
+    #[test]
+    fn settings_come_before_the_start() {
+        let stale = Desired {
+            stale: true,
+            ..desired(Wants::On)
+        };
+        assert_eq!(plan(stale, seen(Some(Power::Off))), Some(Step::Update));
+        assert_eq!(plan(stale, seen(Some(Power::On))), Some(Step::Update));
+    }
+
+    #[test]
+    fn only_deletion_goes_on_after_giving_up() {
+        for power in POWERS {
+            for wants in WANTS {
+                let step = plan(
+                    Desired {
+                        given_up: true,
+                        ..desired(wants)
+                    },
+                    seen(power),
+                );
+                assert_eq!(
+                    step.is_some(),
+                    wants == Wants::Gone,
+                    "{power:?} wanted {wants:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_machine_is_failed_and_not_made_again() {
+        assert_eq!(plan(desired(Wants::On), None), None);
+        assert_eq!(
+            status(desired(Wants::On), None, Status::Running, true),
+            Status::Failed
+        );
+        assert_eq!(
+            state(desired(Wants::On), None, Status::Failed),
+            Some(State::Failed)
+        );
+    }
+
+    #[test]
+    fn a_container_is_creating_until_its_kit_answers() {
+        let on = desired(Wants::On);
+        let mut at = Seen {
+            power: Power::Off,
+            incarnation: 0,
+            ready: false,
+        };
+        let unmade = Desired { made: false, ..on };
+        assert_eq!(
+            status(unmade, None, Status::Creating, true),
+            Status::Creating
+        );
+        assert_eq!(
+            status(on, Some(at), Status::Creating, true),
+            Status::Creating
+        );
+        at.power = Power::On;
+        assert_eq!(
+            status(on, Some(at), Status::Creating, true),
+            Status::Creating
+        );
+        assert_eq!(state(on, Some(at), Status::Creating), Some(State::Starting));
+        assert_eq!(
+            status(on, Some(at), Status::Creating, false),
+            Status::Running
+        );
+        at.ready = true;
+        assert_eq!(
+            status(on, Some(at), Status::Creating, true),
+            Status::Running
+        );
+        assert_eq!(state(on, Some(at), Status::Running), Some(State::Running));
+    }
+
+    #[test]
+    fn a_kit_that_went_away_does_not_make_a_machine_stopped() {
+        let at = Seen {
+            power: Power::On,
+            incarnation: 1,
+            ready: false,
+        };
+        assert_eq!(
+            status(desired(Wants::On), Some(at), Status::Running, true),
+            Status::Running
+        );
+    }
+
+    /// A runtime that does what it is told, from any state.
+    fn act(step: Step, desired: &mut Desired, seen: &mut Option<Seen>, incarnation: &mut u64) {
+        let power = match step {
+            Step::Create => {
+                desired.made = true;
+                seen.map_or(Some(Power::Off), |seen| Some(seen.power))
+            }
+            Step::Start | Step::Thaw => Some(Power::On),
+            Step::Stop | Step::Kill => Some(Power::Off),
+            Step::Freeze => Some(Power::Frozen),
+            Step::Update => {
+                desired.stale = false;
+                seen.map(|seen| seen.power)
+            }
+            Step::Delete | Step::Purge => None,
+        };
+        if step == Step::Start {
+            *incarnation += 1;
+        }
+        *seen = power.map(|power| Seen {
+            power,
+            incarnation: *incarnation,
+            ready: power == Power::On,
+        });
+    }
+
+    prop_compose! {
+        fn any_desired()(
+            wants in prop::sample::select(WANTS.to_vec()),
+            force: bool,
+            restart in prop::option::of(0u64..3),
+            made: bool,
+            stale: bool,
+            given_up: bool,
+        ) -> Desired {
+            Desired { wants, force, restart_from: restart, made, stale, given_up }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_state_converges(
+            start in any_desired(),
+            power in prop::sample::select(POWERS.to_vec()),
+            incarnation in 0u64..3,
+            settles in prop::sample::select(vec![Power::Off, Power::On, Power::Frozen, Power::Broken]),
+        ) {
+            let mut desired = start;
+            let mut incarnation = incarnation;
+            let mut seen = power.map(|power| Seen { power, incarnation, ready: true });
+            let mut purged = false;
+            for _ in 0..12 {
+                // What is between two states arrives in one of them by itself.
+                if let Some(at) = seen.as_mut().filter(|at| at.power == Power::Changing) {
+                    at.power = settles;
+                }
+                let Some(step) = plan(desired, seen) else { break };
+                if desired.wants == Wants::Gone {
+                    prop_assert!(matches!(step, Step::Delete | Step::Purge), "{step:?} of what should be gone");
+                }
+                prop_assert!(step != Step::Purge || seen.is_none(), "forgot a machine that is there");
+                purged |= step == Step::Purge;
+                if purged { break }
+                act(step, &mut desired, &mut seen, &mut incarnation);
+            }
+            let power = seen.map(|seen| seen.power);
+            if desired.wants == Wants::Gone {
+                prop_assert!(purged && seen.is_none());
+            } else if !desired.given_up && !lost(desired, seen) {
+                let want = match desired.wants {
+                    Wants::On => Power::On,
+                    Wants::Off => Power::Off,
+                    Wants::Frozen | Wants::Gone => Power::Frozen,
+                };
+                prop_assert_eq!(power, Some(want));
+                prop_assert!(desired.made && !desired.stale || power == Some(Power::Frozen));
+                prop_assert_eq!(plan(desired, seen), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The control plane of a node: the API that people and programs call, the desired state of every
+//! container in SQLite, and the reconciler that makes the machines so.
+//!
+//! Read in this order: [`config`], [`container`] (what a container should do next, pure),
+//! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
+//! (desired against observed), [`publish`] (what the proxy is told), [`auth`] (who is calling),
+//! [`api`] (the operations, a file per noun), [`provision`] (the first run).
+//!
+//! The API writes what is wanted and nudges; the reconciler does the rest, and does it again after
+//! a crash anywhere. This crate knows neither Pingora nor certificates nor the services of a kit.
+
+pub mod api;
+pub mod auth;
+pub mod config;
+pub mod container;
+pub mod metrics;
+pub mod node;
+pub mod provision;
+pub mod publish;
+pub mod ready;
+pub mod reconcile;
+pub mod runtime;
+pub mod secrets;
+pub mod serve;
+pub mod store;
+pub mod time;
+pub mod words;
+
+mod control;
+
+pub use api::{api, document};
+pub use config::Config;
+pub use control::{Control, OpenError};
+pub use provision::{Administrator, ProvisionError, first_run, mint_token};
+pub use runtime::Runtime;
+pub use serve::{ServeError, serve};

@@ -1,0 +1,151 @@
+//! What is counted, and how it is written for Prometheus.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::container::{Status, Step};
+
+/// The counters of one control plane.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    containers: IntGaugeVec,
+    steps: HistogramVec,
+    failures: IntCounterVec,
+    /// Machines in the runtime that the database knows nothing of.
+    pub strangers: IntGauge,
+    /// Sweeps over all containers, by their end: `ok` or `failed`.
+    pub sweeps: IntCounterVec,
+    /// Changes of the routing table that the proxy has taken.
+    pub published: prometheus::IntCounter,
+}
+
+const HOW: &str = "metrics are declared with valid names";
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let containers = IntGaugeVec::new(
+            Opts::new("hoody_containers", "Containers by status"),
+            &["status"],
+        )
+        .expect(HOW);
+        let buckets = vec![0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+        let steps = HistogramVec::new(
+            HistogramOpts::new(
+                "hoody_step_seconds",
+                "Time that a step of the reconciler took",
+            )
+            .buckets(buckets),
+            &["step"],
+        )
+        .expect(HOW);
+        let failures = IntCounterVec::new(
+            Opts::new(
+                "hoody_step_failures_total",
+                "Steps of the reconciler that failed",
+            ),
+            &["step", "kind"],
+        )
+        .expect(HOW);
+        let strangers = IntGauge::new(
+            "hoody_strangers",
+            "Machines that the database knows nothing of",
+        )
+        .expect(HOW);
+        let sweeps = IntCounterVec::new(
+            Opts::new("hoody_sweeps_total", "Looks at all containers"),
+            &["end"],
+        )
+        .expect(HOW);
+        let published = prometheus::IntCounter::new(
+            "hoody_published_total",
+            "Changes of the routing table that the proxy has taken",
+        )
+        .expect(HOW);
+        let all: [Box<dyn prometheus::core::Collector>; 6] = [
+            Box::new(containers.clone()),
+            Box::new(steps.clone()),
+            Box::new(failures.clone()),
+            Box::new(strangers.clone()),
+            Box::new(sweeps.clone()),
+            Box::new(published.clone()),
+        ];
+        for metric in all {
+            registry.register(metric).expect(HOW);
+        }
+        Metrics {
+            registry,
+            containers,
+            steps,
+            failures,
+            strangers,
+            sweeps,
+            published,
+        }
+    }
+
+    pub fn step(&self, step: Step, seconds: f64) {
+        self.steps
+            .with_label_values(&[step.as_str()])
+            .observe(seconds);
+    }
+
+    /// A step failed; `kind` is `transient` or `permanent`.
+    pub fn failed(&self, step: Step, kind: &str) {
+        self.failures
+            .with_label_values(&[step.as_str(), kind])
+            .inc();
+    }
+
+    /// Everything, in the text format of Prometheus.
+    pub fn text(&self, census: &[(Status, u64)]) -> String {
+        for status in Status::ALL {
+            let n = census
+                .iter()
+                .find(|(of, _)| *of == status)
+                .map_or(0, |(_, n)| *n);
+            self.containers
+                .with_label_values(&[status.as_str()])
+                .set(i64::try_from(n).unwrap_or(i64::MAX));
+        }
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            tracing::error!(%error, "could not write the metrics");
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_written() {
+        let metrics = Metrics::new();
+        metrics.step(Step::Start, 0.3);
+        metrics.failed(Step::Start, "transient");
+        let text = metrics.text(&[(Status::Running, 3)]);
+        assert!(
+            text.contains("hoody_containers{status=\"running\"} 3"),
+            "{text}"
+        );
+        assert!(
+            text.contains("hoody_containers{status=\"failed\"} 0"),
+            "{text}"
+        );
+        assert!(
+            text.contains("hoody_step_failures_total{kind=\"transient\",step=\"start\"} 1"),
+            "{text}"
+        );
+    }
+}

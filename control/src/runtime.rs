@@ -1,0 +1,177 @@
+//! What runs the machines, and how little control needs to know of it.
+//!
+//! [`Runtime`] has three implementations: `incus` (system containers), `local` (one supervised kit
+//! process per container, for hosts that cannot run system containers) and `fake` (the kit in this
+//! process, for tests). The trait speaks of machines; the words of an engine stay in its module.
+
+pub mod fake;
+pub mod incus;
+pub mod local;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use routes::Id;
+use routes::table::Owners;
+use tokio::sync::broadcast;
+
+/// What a machine is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    pub id: Id,
+    pub project: Id,
+    /// Host name inside the machine.
+    pub hostname: String,
+    /// Image to make it from; the runtime's default where none is named.
+    pub image: Option<String>,
+    /// Environment of every program in it.
+    pub environment: Vec<(String, String)>,
+    /// Key that may log in over SSH.
+    pub ssh_public_key: Option<String>,
+    /// Whether the machine carries the kit.
+    pub kit: bool,
+    /// Whether the engine starts it when the host boots.
+    pub autostart: bool,
+    pub limits: Limits,
+}
+
+/// Upper bounds on what a machine takes; none where absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    pub cpus: Option<u32>,
+    pub memory: Option<u64>,
+    pub disk: Option<u64>,
+    pub processes: Option<u32>,
+}
+
+/// What the runtime sees of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub id: Id,
+    pub power: Power,
+    /// Where its kit's socket appears: the directory it shares with the host.
+    pub directory: PathBuf,
+    /// The host user ids of its users.
+    pub owners: Owners,
+    /// Whether the kit's socket is there.
+    pub ready: bool,
+    /// Changes with every start.
+    pub incarnation: u64,
+    pub address: Option<Ipv4Addr>,
+}
+
+/// Whether a machine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Power {
+    /// Only remains of a machine (a directory, a mount): deletion has to go on.
+    Remains,
+    Off,
+    On,
+    Frozen,
+    /// Between two of the others; look again.
+    Changing,
+    /// The engine says it is broken.
+    Broken,
+}
+
+/// What a machine uses, as totals since its start and as of now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Usage {
+    pub cpu_time: Duration,
+    pub memory: u64,
+    pub memory_limit: Option<u64>,
+    pub disk: u64,
+    pub disk_limit: Option<u64>,
+    pub processes: u64,
+    pub received: u64,
+    pub sent: u64,
+}
+
+/// What a program run in a machine said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// Why the runtime could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("no machine {0}")]
+    NoMachine(Id),
+    #[error("no image `{0}`; list them with `hoody images list`")]
+    NoImage(String),
+    #[error("the runtime cannot {0}")]
+    Unsupported(&'static str),
+    /// It may work later: the engine is away, busy, or slow.
+    #[error("{act} failed for now: {reason}")]
+    Transient { act: &'static str, reason: String },
+    /// It will fail the same way again.
+    #[error("{act} failed: {reason}")]
+    Permanent { act: &'static str, reason: String },
+}
+
+/// What runs machines. Every act is idempotent: asked twice, or again after a crash anywhere in
+/// between, it ends in the same state.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// `incus`, `local` or `fake`.
+    fn name(&self) -> &'static str;
+
+    /// All machines and all remains of machines that belong to this node.
+    async fn observe(&self) -> Result<Vec<Observed>, RuntimeError>;
+
+    /// One machine; `None` where nothing of it is left.
+    async fn observe_one(&self, id: Id) -> Result<Option<Observed>, RuntimeError>;
+
+    /// Make it, with all it shares with the host. It is off.
+    async fn create(&self, machine: &Machine) -> Result<(), RuntimeError>;
+
+    /// Turn it on. Returns when the engine has started it; [`Observed::ready`] comes later.
+    async fn start(&self, id: Id) -> Result<(), RuntimeError>;
+
+    /// Ask it to shut down, and wait until it is off or the grace is over.
+    async fn stop(&self, id: Id, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Turn it off at once.
+    async fn kill(&self, id: Id) -> Result<(), RuntimeError>;
+
+    async fn freeze(&self, id: Id) -> Result<(), RuntimeError>;
+
+    async fn thaw(&self, id: Id) -> Result<(), RuntimeError>;
+
+    /// Remove it and everything it shares with the host, whatever state it is in.
+    async fn delete(&self, id: Id) -> Result<(), RuntimeError>;
+
+    /// Make what can change on an existing machine as `machine` says: environment, limits,
+    /// autostart, key. What needs a restart holds from the next start on.
+    async fn update(&self, machine: &Machine) -> Result<(), RuntimeError>;
+
+    /// Run a program in it as its root.
+    async fn exec(&self, id: Id, argv: &[&str]) -> Result<Ran, RuntimeError>;
+
+    async fn usage(&self, id: Id) -> Result<Usage, RuntimeError>;
+
+    /// Images a machine can be made from.
+    async fn images(&self) -> Result<Vec<Image>, RuntimeError>;
+
+    /// Ids of machines that changed outside of the calls above. Lossy: whoever lags observes all.
+    fn changes(&self) -> broadcast::Receiver<Id>;
+}
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The name by which containers ask for it: `debian-13`.
+    pub name: String,
+    pub description: String,
+    /// Compressed size in bytes.
+    pub size: u64,
+    /// Creation time, seconds since the epoch.
+    pub created: i64,
+    /// Whether it is made from when no image is named.
+    pub default: bool,
+}

@@ -1,0 +1,931 @@
+//! System containers on Incus, over its REST interface.
+//!
+//! A machine is an instance `c-<id>` in a project of the node's own:
+//!
+//! - unprivileged, with a range of user ids that no other machine has;
+//! - an address and a MAC address that belong together, filtered on the host's side, on a bridge
+//!   port that reaches no other port;
+//! - `/opt/hoody`: the kit, read-only, owned by the host's root, whom no user of the machine is;
+//! - `/hoody/run`: a small tmpfs of the host for the kit's socket, owned by the machine's root, so
+//!   that the owners of what is in it are users of the machine on the host as well. Nothing the
+//!   machine does there can fill a disk of the host.
+//!
+//! Nesting is on, so that sandboxes and containers work inside; they stay within the machine's
+//! user ids. The engine starts no machine by itself: its `/hoody/run` has to be there first.
+
+mod rest;
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use http::{Method, StatusCode};
+use routes::Id;
+use routes::table::{KIT_SOCKET, Owners};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::{Mutex, broadcast};
+
+use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Usage};
+use crate::ready;
+use rest::{File, Rest, RestError};
+
+/// What an instance is called before its id.
+const PREFIX: &str = "c-";
+/// The image that machines are made from where none is named.
+const IMAGE: &str = "debian-13";
+/// Set on an instance when everything about it was made.
+const MADE: &str = "user.hoody.made";
+const PROJECT: &str = "user.hoody.project";
+/// What a machine may put into the directory it shares with the host.
+const SHARED_BYTES: &str = "1m";
+const SHARED_INODES: &str = "64";
+/// User ids of each machine, as the engine hands them out.
+const IDS: u32 = 65_536;
+/// Changes that wait for a slow listener.
+const CHANGES: usize = 1024;
+const CREATE: Duration = Duration::from_secs(300);
+const START: Duration = Duration::from_secs(90);
+const QUICK: Duration = Duration::from_secs(60);
+const EXEC: Duration = Duration::from_secs(120);
+/// Waits between two attempts to listen to the engine's events.
+const RECONNECT_LEAST: Duration = Duration::from_millis(200);
+const RECONNECT_MOST: Duration = Duration::from_secs(10);
+
+/// Where the engine is, and what it may use.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The engine's socket.
+    pub socket: PathBuf,
+    /// The name of the project and the pool; the bridge is called the same with a 0.
+    pub name: String,
+    /// The directory of what machines share with the host.
+    pub containers: PathBuf,
+    /// The read-only tree that every machine sees at `/opt/hoody`.
+    pub kit: PathBuf,
+}
+
+/// Why the engine cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the engine is not ready; `make up` prepares it")]
+    Engine(#[source] RestError),
+    #[error("the bridge {bridge} has no IPv4 network; `make up` prepares it")]
+    NoNetwork { bridge: String },
+    #[error("could not make the directory {path}")]
+    MakeDirectory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Machines as Incus instances.
+pub struct Incus {
+    settings: Settings,
+    rest: Rest,
+    network: Network,
+    /// Held from choosing an address until an instance has it.
+    choosing: Mutex<()>,
+    changes: broadcast::Sender<Id>,
+}
+
+/// The bridge's network: its own address and how many bits name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub gateway: Ipv4Addr,
+    pub bits: u8,
+}
+
+/// An instance as the engine lists it.
+#[derive(Debug, Deserialize)]
+struct Instance {
+    name: String,
+    status: String,
+    #[serde(default)]
+    config: Map<String, Value>,
+    #[serde(default)]
+    devices: Map<String, Value>,
+    #[serde(default)]
+    last_used_at: String,
+}
+
+impl Incus {
+    /// Connect to an engine that `hoody/setup/engine.sh` has prepared, and begin to listen to
+    /// what happens to its machines.
+    pub async fn connect(settings: Settings) -> Result<Arc<Incus>, ConnectError> {
+        let rest = Rest {
+            socket: settings.socket.clone(),
+            project: settings.name.clone(),
+        };
+        std::fs::create_dir_all(&settings.containers).map_err(|source| {
+            ConnectError::MakeDirectory {
+                path: settings.containers.clone(),
+                source,
+            }
+        })?;
+        let bridge = format!("{}0", settings.name);
+        // bridges belong to the default project, whichever project uses them
+        let everywhere = Rest {
+            project: "default".to_owned(),
+            ..rest.clone()
+        };
+        let seen = everywhere
+            .get(&format!("networks/{bridge}"))
+            .await
+            .map_err(ConnectError::Engine)?;
+        let network = seen["config"]["ipv4.address"]
+            .as_str()
+            .and_then(Network::parse)
+            .ok_or(ConnectError::NoNetwork { bridge })?;
+        let changes = broadcast::Sender::new(CHANGES);
+        let incus = Arc::new(Incus {
+            settings,
+            rest,
+            network,
+            choosing: Mutex::new(()),
+            changes,
+        });
+        tokio::spawn(listen(Arc::downgrade(&incus)));
+        Ok(incus)
+    }
+
+    /// The bridge's network.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    fn directory(&self, id: Id) -> PathBuf {
+        self.settings.containers.join(id.to_string())
+    }
+
+    async fn instance(&self, id: Id) -> Result<Option<Instance>, RestError> {
+        match self.rest.get(&format!("instances/{PREFIX}{id}")).await {
+            Ok(seen) => serde_json::from_value(seen)
+                .map(Some)
+                .map_err(|error| RestError::Broken(error.to_string())),
+            Err(error) if error.is(StatusCode::NOT_FOUND) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn instances(&self) -> Result<Vec<Instance>, RestError> {
+        let seen = self.rest.get("instances?recursion=1").await?;
+        serde_json::from_value(seen).map_err(|error| RestError::Broken(error.to_string()))
+    }
+
+    fn look(&self, id: Id, instance: Option<&Instance>) -> Option<Observed> {
+        let directory = self.directory(id);
+        let Some(instance) = instance else {
+            return directory.exists().then(|| remains(id, directory));
+        };
+        if !instance.is_made() {
+            return Some(remains(id, directory));
+        }
+        let owners = instance.owners();
+        let power = instance.power();
+        Some(Observed {
+            id,
+            power,
+            ready: power == Power::On && ready::answers(&directory, owners),
+            directory,
+            owners,
+            incarnation: instance.incarnation(),
+            address: instance.address(),
+        })
+    }
+
+    /// Ask for a state and wait until it is reached.
+    async fn turn(
+        &self,
+        act: &'static str,
+        id: Id,
+        body: Value,
+        within: Duration,
+    ) -> Result<(), RuntimeError> {
+        let path = format!("instances/{PREFIX}{id}/state");
+        match self.rest.work(Method::PUT, &path, body, within).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is(StatusCode::NOT_FOUND) => Err(RuntimeError::NoMachine(id)),
+            Err(error) if already(&error) => Ok(()),
+            Err(error) => Err(failed(act, error)),
+        }
+    }
+
+    async fn make(&self, machine: &Machine) -> Result<(), RuntimeError> {
+        let act = "create";
+        let name = format!("{PREFIX}{}", machine.id);
+        let image = machine.image.as_deref().unwrap_or(IMAGE);
+        {
+            let _choosing = self.choosing.lock().await;
+            let taken = self.instances().await.map_err(|error| failed(act, error))?;
+            let taken = taken.iter().filter_map(Instance::address).collect();
+            let address =
+                self.network
+                    .choose(machine.id, &taken)
+                    .ok_or(RuntimeError::Permanent {
+                        act,
+                        reason: "every address of the bridge's network is taken".to_owned(),
+                    })?;
+            let directory = self.directory(machine.id);
+            std::fs::create_dir_all(&directory).map_err(|error| host(act, &directory, &error))?;
+            let body = json!({
+                "name": name,
+                "type": "container",
+                "profiles": [],
+                "source": { "type": "image", "alias": image },
+                "config": configuration(machine, self.network, address),
+                "devices": devices(machine, &self.settings, &directory, address),
+            });
+            match self
+                .rest
+                .work(Method::POST, "instances", body, CREATE)
+                .await
+            {
+                Ok(_) => {}
+                Err(error) if error.says("image") && error.says("not found") => {
+                    return Err(RuntimeError::NoImage(image.to_owned()));
+                }
+                Err(error) => return Err(failed(act, error)),
+            }
+        }
+        for file in files(machine) {
+            let file = File {
+                path: file.0,
+                bytes: file.1.as_deref(),
+                mode: file.2,
+                owner: file.3,
+            };
+            self.rest
+                .put_file(&name, &file)
+                .await
+                .map_err(|error| failed(act, error))?;
+        }
+        let made = json!({ "config": { MADE: "true" } });
+        self.rest
+            .work(Method::PATCH, &format!("instances/{name}"), made, QUICK)
+            .await
+            .map(drop)
+            .map_err(|error| failed(act, error))
+    }
+}
+
+impl Network {
+    /// From `10.1.2.1/20`.
+    fn parse(text: &str) -> Option<Network> {
+        let (gateway, bits) = text.split_once('/')?;
+        let network = Network {
+            gateway: gateway.parse().ok()?,
+            bits: bits.parse().ok()?,
+        };
+        (8..=29).contains(&network.bits).then_some(network)
+    }
+
+    /// An address that nobody has: the one that the id leads to, or the next free after it.
+    fn choose(self, id: Id, taken: &HashSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let size = 1u32 << (32 - u32::from(self.bits));
+        let first = u32::from(self.gateway) & !(size - 1);
+        let usable = size - 2; // neither the network's own nor the broadcast address
+        let seed = id.0.iter().fold(0u32, |seed, byte| {
+            seed.wrapping_mul(31).wrapping_add(u32::from(*byte))
+        });
+        (0..usable)
+            .map(|step| Ipv4Addr::from(first + 1 + (seed % usable + step) % usable))
+            .find(|address| *address != self.gateway && !taken.contains(address))
+    }
+}
+
+/// A MAC address that belongs to an address: whoever has the one next has the other too, so no
+/// neighbour table goes stale.
+fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}") // locally administered
+}
+
+fn configuration(machine: &Machine, network: Network, address: Ipv4Addr) -> Map<String, Value> {
+    let mut config = settings_of(machine);
+    let gateway = network.gateway;
+    let fixed = [
+        ("security.privileged", "false".to_owned()),
+        ("security.idmap.isolated", "true".to_owned()),
+        ("security.nesting", "true".to_owned()),
+        ("boot.autostart", "false".to_owned()),
+        ("user.hostname", machine.hostname.clone()),
+        (PROJECT, machine.project.to_string()),
+        (
+            "environment.HOODY_ADDRESS",
+            format!("{address}/{}", network.bits),
+        ),
+        ("environment.HOODY_GATEWAY", gateway.to_string()),
+        ("environment.HOODY_DNS", gateway.to_string()),
+    ];
+    config.extend(fixed.map(|(key, value)| (key.to_owned(), value.into())));
+    config
+}
+
+/// What may change on an existing machine.
+fn settings_of(machine: &Machine) -> Map<String, Value> {
+    let limits = machine.limits;
+    let mut config = Map::new();
+    let mut set = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            config.insert(key.to_owned(), value.into());
+        }
+    };
+    set("limits.cpu", limits.cpus.map(|cpus| cpus.to_string()));
+    set(
+        "limits.memory",
+        limits.memory.map(|bytes| format!("{bytes}B")),
+    );
+    set(
+        "limits.processes",
+        limits.processes.map(|count| count.to_string()),
+    );
+    config
+}
+
+fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ipv4Addr) -> Value {
+    let mut root = json!({ "type": "disk", "path": "/", "pool": settings.name });
+    if let Some(bytes) = machine.limits.disk {
+        root["size"] = format!("{bytes}B").into();
+    }
+    let mut devices = json!({
+        "root": root,
+        "eth0": {
+            "type": "nic",
+            "name": "eth0",
+            "network": format!("{}0", settings.name),
+            "ipv4.address": address.to_string(),
+            "hwaddr": mac(address),
+            "security.mac_filtering": "true",
+            "security.ipv4_filtering": "true",
+            "security.port_isolation": "true",
+        },
+    });
+    if machine.kit {
+        devices["kit"] = json!({
+            "type": "disk", "source": settings.kit, "path": "/opt/hoody", "readonly": "true",
+        });
+        devices["run"] = json!({ "type": "disk", "source": directory, "path": "/hoody/run" });
+    }
+    devices
+}
+
+type Put = (&'static str, Option<Vec<u8>>, u32, u32);
+
+/// Files of a new machine: keys that may log in, and the environment of its programs.
+fn files(machine: &Machine) -> Vec<Put> {
+    const USER: u32 = 1000;
+    let mut files: Vec<Put> = vec![environment_file(machine)];
+    if let Some(key) = machine
+        .ssh_public_key
+        .as_deref()
+        .map(str::trim)
+        .filter(|key| !key.is_empty())
+    {
+        let line = format!("{key}\n").into_bytes();
+        files.push(("/root/.ssh", None, 0o700, 0));
+        files.push(("/root/.ssh/authorized_keys", Some(line.clone()), 0o600, 0));
+        files.push(("/home/user/.ssh", None, 0o700, USER));
+        files.push(("/home/user/.ssh/authorized_keys", Some(line), 0o600, USER));
+    }
+    files
+}
+
+/// pam_env(8) reads it for every session, and so do the terminals.
+fn environment_file(machine: &Machine) -> Put {
+    let text: String = machine
+        .environment
+        .iter()
+        .filter(|(key, value)| !key.contains(['=', '\n', '\0']) && !value.contains(['\n', '\0']))
+        .map(|(key, value)| {
+            format!(
+                "{key}=\"{}\"\n",
+                value.replace('\\', "\\\\").replace('"', "\\\"")
+            )
+        })
+        .collect();
+    ("/etc/environment", Some(text.into_bytes()), 0o644, 0)
+}
+
+impl Instance {
+    fn id(&self) -> Option<Id> {
+        self.name.strip_prefix(PREFIX)?.parse().ok()
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.config.get(key)?.as_str()
+    }
+
+    fn is_made(&self) -> bool {
+        self.text(MADE) == Some("true")
+    }
+
+    fn power(&self) -> Power {
+        match self.status.as_str() {
+            "Running" | "Ready" => Power::On,
+            "Stopped" => Power::Off,
+            "Frozen" => Power::Frozen,
+            "Error" => Power::Broken,
+            _ => Power::Changing,
+        }
+    }
+
+    fn owners(&self) -> Owners {
+        let base = ["volatile.idmap.base", "volatile.last_state.idmap"]
+            .iter()
+            .find_map(|key| self.text(key)?.parse().ok());
+        // without a range nobody owns anything: no socket is taken for the machine's
+        base.map_or(Owners { base: 0, count: 0 }, |base| Owners {
+            base,
+            count: IDS,
+        })
+    }
+
+    /// When the engine last started it, in nanoseconds.
+    fn incarnation(&self) -> u64 {
+        let time = self
+            .last_used_at
+            .parse::<jiff::Timestamp>()
+            .unwrap_or_default();
+        u64::try_from(time.as_nanosecond()).unwrap_or_default()
+    }
+
+    fn address(&self) -> Option<Ipv4Addr> {
+        self.devices
+            .get("eth0")?
+            .get("ipv4.address")?
+            .as_str()?
+            .parse()
+            .ok()
+    }
+}
+
+fn remains(id: Id, directory: PathBuf) -> Observed {
+    Observed {
+        id,
+        power: Power::Remains,
+        directory,
+        owners: Owners { base: 0, count: 0 },
+        ready: false,
+        incarnation: 0,
+        address: None,
+    }
+}
+
+/// The engine refuses what is so already.
+fn already(error: &RestError) -> bool {
+    [
+        "already running",
+        "already stopped",
+        "already frozen",
+        "not frozen",
+        "isn't frozen",
+        "not running",
+    ]
+    .iter()
+    .any(|words| error.says(words))
+}
+
+fn failed(act: &'static str, error: RestError) -> RuntimeError {
+    let passing = match &error {
+        RestError::Connect { .. } | RestError::Broken(_) | RestError::Slow(_) => true,
+        RestError::Refused { code, .. } => {
+            matches!(*code, 409 | 412 | 503)
+                || error.says("busy")
+                || error.says("database is locked")
+        }
+    };
+    let reason = match &error {
+        RestError::Connect { source, .. } => format!("{error}: {source}"),
+        _ => error.to_string(),
+    };
+    if passing {
+        RuntimeError::Transient { act, reason }
+    } else {
+        RuntimeError::Permanent { act, reason }
+    }
+}
+
+fn host(act: &'static str, path: &Path, error: &dyn std::fmt::Display) -> RuntimeError {
+    RuntimeError::Transient {
+        act,
+        reason: format!("{}: {error}", path.display()),
+    }
+}
+
+/// Make what a machine shares with the host: an empty tmpfs that belongs to its root. Called
+/// while the machine is off, so nobody is in it.
+fn share(directory: &Path, owners: Owners) -> Result<(), Errno> {
+    match rustix::fs::mkdir(directory, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    if !is_mounted(directory)? {
+        let options = format!("size={SHARED_BYTES},nr_inodes={SHARED_INODES},mode=700");
+        let options = std::ffi::CString::new(options).expect("no zero byte in it");
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("tmpfs", directory, "tmpfs", flags, options.as_c_str())?;
+    }
+    let opened = open(directory)?;
+    let root = (Uid::from_raw(owners.base), Gid::from_raw(owners.base));
+    rustix::fs::fchown(&opened, Some(root.0), Some(root.1))?;
+    match rustix::fs::unlinkat(&opened, KIT_SOCKET, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn open(directory: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    rustix::fs::open(directory, flags, Mode::empty())
+}
+
+/// Whether a file system of its own is mounted there.
+fn is_mounted(directory: &Path) -> Result<bool, Errno> {
+    let here = rustix::fs::stat(directory)?;
+    let above = rustix::fs::stat(directory.parent().unwrap_or(Path::new("/")))?;
+    Ok(here.st_dev != above.st_dev)
+}
+
+/// Take away what a machine shared with the host.
+fn unshare(directory: &Path) -> Result<(), Errno> {
+    match is_mounted(directory) {
+        Ok(true) => {
+            rustix::mount::unmount(directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+        }
+        Ok(false) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    match rustix::fs::rmdir(directory) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tell of machines that change, for as long as the runtime is used.
+async fn listen(incus: std::sync::Weak<Incus>) {
+    let mut wait = RECONNECT_LEAST;
+    loop {
+        let Some(rest) = incus.upgrade().map(|incus| incus.rest.clone()) else {
+            return;
+        };
+        match rest.events().await {
+            Ok(mut socket) => {
+                wait = RECONNECT_LEAST;
+                while let Some(Ok(message)) = socket.next().await {
+                    let Some(incus) = incus.upgrade() else { return };
+                    if let Some(id) = message.to_text().ok().and_then(changed) {
+                        incus.changes.send(id).ok(); // nobody may be listening
+                    }
+                }
+                tracing::warn!("the engine's events ended; listening again");
+            }
+            Err(error) => tracing::warn!(%error, "the engine's events cannot be had; trying again"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RECONNECT_MOST);
+    }
+}
+
+/// The machine that an event is about.
+fn changed(event: &str) -> Option<Id> {
+    let event: Value = serde_json::from_str(event).ok()?;
+    let source = event["metadata"]["source"].as_str()?;
+    let name = source.strip_prefix("/1.0/instances/")?;
+    let name = name.split(['/', '?']).next()?;
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+#[async_trait]
+impl Runtime for Incus {
+    fn name(&self) -> &'static str {
+        "incus"
+    }
+
+    async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let instances = self
+            .instances()
+            .await
+            .map_err(|error| failed("look at the machines", error))?;
+        let mut seen = HashSet::new();
+        let mut all = Vec::with_capacity(instances.len());
+        for instance in &instances {
+            if let Some(id) = instance.id() {
+                seen.insert(id);
+                all.extend(self.look(id, Some(instance)));
+            }
+        }
+        let left = std::fs::read_dir(&self.settings.containers)
+            .map_err(|error| host("look at the machines", &self.settings.containers, &error))?;
+        for id in left
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        {
+            if !seen.contains(&id) {
+                all.extend(self.look(id, None));
+            }
+        }
+        Ok(all)
+    }
+
+    async fn observe_one(&self, id: Id) -> Result<Option<Observed>, RuntimeError> {
+        let instance = self
+            .instance(id)
+            .await
+            .map_err(|error| failed("look at the machine", error))?;
+        Ok(self.look(id, instance.as_ref()))
+    }
+
+    async fn create(&self, machine: &Machine) -> Result<(), RuntimeError> {
+        match self
+            .instance(machine.id)
+            .await
+            .map_err(|error| failed("create", error))?
+        {
+            Some(instance) if instance.is_made() => Ok(()),
+            Some(_) => {
+                // begun by a control that did not live to end it: begin again
+                self.delete(machine.id).await?;
+                self.make(machine).await
+            }
+            None => self.make(machine).await,
+        }
+    }
+
+    async fn start(&self, id: Id) -> Result<(), RuntimeError> {
+        let instance = self
+            .instance(id)
+            .await
+            .map_err(|error| failed("start", error))?;
+        let instance = instance.ok_or(RuntimeError::NoMachine(id))?;
+        if instance.power() == Power::On {
+            return Ok(());
+        }
+        let owners = instance.owners();
+        if owners.count == 0 {
+            return Err(RuntimeError::Permanent {
+                act: "start",
+                reason: "the engine gave the machine no range of user ids".to_owned(),
+            });
+        }
+        if instance.devices.contains_key("run") {
+            let directory = self.directory(id);
+            share(&directory, owners).map_err(|error| host("start", &directory, &error))?;
+        }
+        self.turn(
+            "start",
+            id,
+            json!({ "action": "start", "timeout": START.as_secs() }),
+            START,
+        )
+        .await
+    }
+
+    async fn stop(&self, id: Id, grace: Duration) -> Result<(), RuntimeError> {
+        let body = json!({ "action": "stop", "timeout": grace.as_secs().max(1) });
+        match self.turn("stop", id, body, grace + QUICK).await {
+            // it did not shut down in time: whoever asked decides what next
+            Err(RuntimeError::Permanent { reason, .. })
+                if reason.contains("deadline") || reason.contains("timed out") =>
+            {
+                Err(RuntimeError::Transient {
+                    act: "stop",
+                    reason,
+                })
+            }
+            other => other,
+        }
+    }
+
+    async fn kill(&self, id: Id) -> Result<(), RuntimeError> {
+        self.turn(
+            "kill",
+            id,
+            json!({ "action": "stop", "force": true, "timeout": QUICK.as_secs() }),
+            QUICK,
+        )
+        .await
+    }
+
+    async fn freeze(&self, id: Id) -> Result<(), RuntimeError> {
+        self.turn(
+            "freeze",
+            id,
+            json!({ "action": "freeze", "timeout": QUICK.as_secs() }),
+            QUICK,
+        )
+        .await
+    }
+
+    async fn thaw(&self, id: Id) -> Result<(), RuntimeError> {
+        self.turn(
+            "thaw",
+            id,
+            json!({ "action": "unfreeze", "timeout": QUICK.as_secs() }),
+            QUICK,
+        )
+        .await
+    }
+
+    async fn delete(&self, id: Id) -> Result<(), RuntimeError> {
+        let act = "delete";
+        if let Some(instance) = self
+            .instance(id)
+            .await
+            .map_err(|error| failed(act, error))?
+        {
+            if instance.power() == Power::Frozen {
+                self.thaw(id).await?;
+            }
+            if instance.power() != Power::Off {
+                self.kill(id).await?;
+            }
+            let path = format!("instances/{PREFIX}{id}");
+            match self
+                .rest
+                .work(Method::DELETE, &path, Value::Null, QUICK)
+                .await
+            {
+                Ok(_) => {}
+                Err(error) if error.is(StatusCode::NOT_FOUND) => {}
+                Err(error) => return Err(failed(act, error)),
+            }
+        }
+        let directory = self.directory(id);
+        unshare(&directory).map_err(|error| host(act, &directory, &error))
+    }
+
+    async fn update(&self, machine: &Machine) -> Result<(), RuntimeError> {
+        let act = "update";
+        let name = format!("{PREFIX}{}", machine.id);
+        let mut config = settings_of(machine);
+        for key in ["limits.cpu", "limits.memory", "limits.processes"] {
+            config.entry(key).or_insert_with(|| "".into()); // an empty value removes the key
+        }
+        config.insert("user.hostname".to_owned(), machine.hostname.clone().into());
+        let path = format!("instances/{name}");
+        match self
+            .rest
+            .work(Method::PATCH, &path, json!({ "config": config }), QUICK)
+            .await
+        {
+            Ok(_) => {}
+            Err(error) if error.is(StatusCode::NOT_FOUND) => {
+                return Err(RuntimeError::NoMachine(machine.id));
+            }
+            Err(error) => return Err(failed(act, error)),
+        }
+        for file in files(machine) {
+            let file = File {
+                path: file.0,
+                bytes: file.1.as_deref(),
+                mode: file.2,
+                owner: file.3,
+            };
+            self.rest
+                .put_file(&name, &file)
+                .await
+                .map_err(|error| failed(act, error))?;
+        }
+        Ok(())
+    }
+
+    async fn exec(&self, id: Id, argv: &[&str]) -> Result<Ran, RuntimeError> {
+        let act = "exec";
+        let body = json!({
+            "command": argv, "record-output": true, "wait-for-websocket": false, "interactive": false,
+        });
+        let path = format!("instances/{PREFIX}{id}/exec");
+        let ran = match self.rest.work(Method::POST, &path, body, EXEC).await {
+            Ok(ran) => ran,
+            Err(error) if error.is(StatusCode::NOT_FOUND) => {
+                return Err(RuntimeError::NoMachine(id));
+            }
+            Err(error) => return Err(failed(act, error)),
+        };
+        let mut outputs = Vec::with_capacity(2);
+        for stream in ["1", "2"] {
+            let path = ran["output"][stream]
+                .as_str()
+                .unwrap_or_default()
+                .trim_start_matches("/1.0/");
+            if path.is_empty() {
+                outputs.push(Vec::new());
+                continue;
+            }
+            outputs.push(
+                self.rest
+                    .bytes(path)
+                    .await
+                    .map_err(|error| failed(act, error))?
+                    .to_vec(),
+            );
+            if let Err(error) = self
+                .rest
+                .work(Method::DELETE, path, Value::Null, QUICK)
+                .await
+            {
+                tracing::debug!(%error, "the output of a program stays with the engine");
+            }
+        }
+        let stderr = outputs.pop().unwrap_or_default();
+        let stdout = outputs.pop().unwrap_or_default();
+        let code = ran["return"]
+            .as_i64()
+            .and_then(|code| i32::try_from(code).ok())
+            .unwrap_or(-1);
+        Ok(Ran {
+            code,
+            stdout,
+            stderr,
+        })
+    }
+
+    async fn usage(&self, id: Id) -> Result<Usage, RuntimeError> {
+        let state = match self
+            .rest
+            .get(&format!("instances/{PREFIX}{id}/state"))
+            .await
+        {
+            Ok(state) => state,
+            Err(error) if error.is(StatusCode::NOT_FOUND) => {
+                return Err(RuntimeError::NoMachine(id));
+            }
+            Err(error) => return Err(failed("look at the usage", error)),
+        };
+        let number = |pointer: &str| state.pointer(pointer).and_then(Value::as_u64);
+        Ok(Usage {
+            cpu_time: Duration::from_nanos(number("/cpu/usage").unwrap_or_default()),
+            memory: number("/memory/usage").unwrap_or_default(),
+            memory_limit: number("/memory/total").filter(|total| *total > 0),
+            disk: number("/disk/root/usage").unwrap_or_default(),
+            disk_limit: number("/disk/root/total").filter(|total| *total > 0),
+            processes: number("/processes").unwrap_or_default(),
+            received: number("/network/eth0/counters/bytes_received").unwrap_or_default(),
+            sent: number("/network/eth0/counters/bytes_sent").unwrap_or_default(),
+        })
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, RuntimeError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            #[serde(default)]
+            aliases: Vec<Alias>,
+            #[serde(default)]
+            size: u64,
+            #[serde(default)]
+            created_at: String,
+            #[serde(default)]
+            properties: Map<String, Value>,
+        }
+        #[derive(Deserialize)]
+        struct Alias {
+            name: String,
+        }
+        let seen = self
+            .rest
+            .get("images?recursion=1")
+            .await
+            .map_err(|error| failed("list the images", error))?;
+        let listed: Vec<Listed> = serde_json::from_value(seen)
+            .map_err(|error| failed("list the images", RestError::Broken(error.to_string())))?;
+        Ok(listed
+            .into_iter()
+            .filter_map(|image| {
+                let name = image.aliases.into_iter().next()?.name;
+                Some(Image {
+                    default: name == IMAGE,
+                    description: image
+                        .properties
+                        .get("description")
+                        .and_then(Value::as_str)
+                        .unwrap_or(&name)
+                        .to_owned(),
+                    name,
+                    size: image.size,
+                    created: image
+                        .created_at
+                        .parse::<jiff::Timestamp>()
+                        .map_or(0, jiff::Timestamp::as_second),
+                })
+            })
+            .collect())
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Id> {
+        self.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! The schema, as the steps that led to it. A step that has shipped is never edited.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StoreError;
+
+/// Each brings the database from its place in the list to the next.
+const STEPS: &[&str] = &[
+    // 1
+    "
+CREATE TABLE node (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+    id TEXT PRIMARY KEY,
+    username TEXT NOT NULL UNIQUE,
+    email TEXT UNIQUE,
+    alias TEXT NOT NULL,
+    password_hash TEXT NOT NULL,
+    is_admin INTEGER NOT NULL,
+    is_banned INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY,
+    user_id TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    rotation INTEGER NOT NULL,
+    rotated_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    address TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX sessions_by_user ON sessions(user_id, created_at);
+CREATE INDEX sessions_by_expiry ON sessions(expires_at);
+
+CREATE TABLE tokens (
+    id TEXT PRIMARY KEY,
+    user_id TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    hash BLOB NOT NULL UNIQUE,
+    prefix TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    public_key TEXT,
+    public_storage TEXT,
+    ip_whitelist TEXT NOT NULL,
+    realm_ids TEXT NOT NULL,
+    allow_no_realm INTEGER NOT NULL,
+    permissions TEXT NOT NULL,
+    vault_access INTEGER NOT NULL,
+    event_access INTEGER NOT NULL,
+    is_enabled INTEGER NOT NULL,
+    expires_at INTEGER,
+    created_by TEXT,
+    depth INTEGER NOT NULL,
+    last_used_at INTEGER,
+    last_used_ip TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX tokens_by_user ON tokens(user_id, created_at);
+
+CREATE TABLE projects (
+    id TEXT PRIMARY KEY,
+    user_id TEXT NOT NULL REFERENCES users(id),
+    alias TEXT NOT NULL,
+    color TEXT NOT NULL,
+    max_containers INTEGER,
+    realm_ids TEXT NOT NULL,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX projects_by_user ON projects(user_id, created_at);
+
+CREATE TABLE containers (
+    id TEXT PRIMARY KEY,
+    project_id TEXT NOT NULL REFERENCES projects(id),
+    name TEXT NOT NULL,
+    color TEXT NOT NULL,
+    image TEXT,
+    kit INTEGER NOT NULL,
+    autostart INTEGER NOT NULL,
+    environment TEXT NOT NULL,
+    ssh_public_key TEXT,
+    comment TEXT,
+    realm_ids TEXT NOT NULL,
+    wants TEXT NOT NULL,
+    force INTEGER NOT NULL,
+    restart_from INTEGER,
+    version INTEGER NOT NULL,
+    applied INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    requested_by TEXT NOT NULL,
+    failure TEXT,
+    made INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    status_since INTEGER NOT NULL,
+    incarnation INTEGER NOT NULL,
+    started_at INTEGER,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX containers_by_project ON containers(project_id, created_at);
+CREATE UNIQUE INDEX containers_by_name ON containers(project_id, name) WHERE wants <> 'gone';
+CREATE UNIQUE INDEX containers_by_key ON containers(ssh_public_key)
+    WHERE ssh_public_key IS NOT NULL AND wants <> 'gone';
+
+CREATE TABLE status_logs (
+    id TEXT PRIMARY KEY,
+    container_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+    from_status TEXT,
+    to_status TEXT NOT NULL,
+    transition_time INTEGER NOT NULL,
+    duration_ms INTEGER,
+    triggered_by TEXT NOT NULL,
+    metadata TEXT
+) STRICT;
+CREATE INDEX status_logs_by_container ON status_logs(container_id, transition_time);
+
+CREATE TABLE tombstones (
+    container_id TEXT PRIMARY KEY,
+    buried_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX tombstones_by_age ON tombstones(buried_at);
+",
+];
+
+/// Bring the schema up to date, one step a transaction.
+pub fn run(connection: &mut Connection) -> Result<(), StoreError> {
+    let known = i64::try_from(STEPS.len()).expect("there are few steps");
+    loop {
+        // The version is read under the lock of the transaction: two processes may start at once.
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|source| StoreError::Migrate { from: 0, source })?;
+        let from: i64 = transaction
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|source| StoreError::Migrate { from: 0, source })?;
+        if from > known {
+            return Err(StoreError::TooNew { found: from, known });
+        }
+        let Some(step) = usize::try_from(from).ok().and_then(|from| STEPS.get(from)) else {
+            return Ok(());
+        };
+        let wrong = |source| StoreError::Migrate { from, source };
+        transaction.execute_batch(step).map_err(wrong)?;
+        transaction
+            .pragma_update(None, "user_version", from + 1)
+            .map_err(wrong)?;
+        transaction.commit().map_err(wrong)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_runs_once() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        run(&mut connection).unwrap();
+        run(&mut connection).unwrap();
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, STEPS.len() as i64);
+    }
+
+    #[test]
+    fn a_newer_database_is_left_alone() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.pragma_update(None, "user_version", 999).unwrap();
+        assert!(matches!(
+            run(&mut connection),
+            Err(StoreError::TooNew { found: 999, .. })
+        ));
+    }
+}

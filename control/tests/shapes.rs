@@ -1,0 +1,281 @@
+//! Every operation stands in the contract under its names, and answers in its shape.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use jsonschema::Validator;
+use kit::Verb;
+use serde_json::{Value, json};
+use support::{Me, World};
+
+struct Contract {
+    rows: Vec<Value>,
+    schemas: Value,
+}
+
+impl Contract {
+    fn read() -> Contract {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/contract/api.yaml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let all: Value = yaml_serde::from_str(&text).unwrap();
+        Contract {
+            rows: all["endpoints"].as_array().unwrap().clone(),
+            schemas: all["schemas"].clone(),
+        }
+    }
+
+    /// The row of a concrete request; fixed words win over parameters.
+    fn row(&self, method: &str, path: &str) -> &Value {
+        let path = path.split('?').next().unwrap().trim_end_matches('/');
+        let fits = |row: &&Value| {
+            let template = row["path"].as_str().unwrap().trim_end_matches('/');
+            let method = row["method"] == method || (method == "PATCH" && row["method"] == "PUT");
+            method
+                && template.split('/').count() == path.split('/').count()
+                && template
+                    .split('/')
+                    .zip(path.split('/'))
+                    .all(|(a, b)| a.starts_with('{') || a == b)
+        };
+        let fixed = |row: &&Value| !row["path"].as_str().unwrap().contains('{');
+        let all: Vec<&Value> = self.rows.iter().filter(fits).collect();
+        let one = all
+            .iter()
+            .copied()
+            .find(fixed)
+            .or_else(|| all.first().copied());
+        one.unwrap_or_else(|| panic!("{method} {path} is not in the contract"))
+    }
+
+    fn validator(&self, row: &Value) -> Validator {
+        let whole = json!({ "schemas": self.schemas, "allOf": [row["response"]["schema"]] });
+        jsonschema::validator_for(&whole).unwrap()
+    }
+}
+
+#[test]
+fn operations_have_the_names_of_the_contract() {
+    let contract = Contract::read();
+    let api = control::api(&control::Control::detached());
+    for route in api.routes() {
+        let row = contract.row(route.verb.as_str(), route.path);
+        assert_eq!(row["path"], route.path, "{}", route.id);
+        if let Some(id) = row["operationId"].as_str() {
+            assert_eq!(route.id, id);
+        }
+        let cli = row["cli"]
+            .as_str()
+            .and_then(|words| words.strip_prefix("hoody "))
+            .unwrap_or_default();
+        assert_eq!(route.cli, cli, "{}", route.id);
+        assert_eq!(row["response"]["status"], route.status, "{}", route.id);
+        if row["altMethods"].is_array() || row["method"] == "PUT" {
+            assert_eq!(route.also, Some(Verb::Patch), "{}", route.id);
+        }
+    }
+}
+
+struct Checked<'a> {
+    contract: Contract,
+    me: Me<'a>,
+    seen: BTreeSet<String>,
+}
+
+impl Checked<'_> {
+    async fn ask(&mut self, method: &str, path: &str, body: Value) -> Value {
+        let ask = self.me.ask(method, path);
+        let ask = if body.is_null() { ask } else { ask.json(body) };
+        let answer = ask.send().await;
+        let row = self.contract.row(method, path);
+        assert_eq!(
+            row["response"]["status"],
+            answer.status.as_u16(),
+            "{method} {path}: {:#}",
+            answer.body
+        );
+        if row["response"]["envelopeExtras"]["truncated"].is_object() {
+            assert!(answer.body["truncated"].is_boolean());
+        }
+        let data = answer.ok();
+        if let Some(error) = self.contract.validator(row).iter_errors(&data).next() {
+            panic!(
+                "{method} {path}: {error} at {}: {data:#}",
+                error.instance_path()
+            );
+        }
+        self.seen.insert(format!(
+            "{} {}",
+            row["method"].as_str().unwrap(),
+            row["path"].as_str().unwrap()
+        ));
+        data
+    }
+
+    async fn get(&mut self, path: &str) -> Value {
+        self.ask("GET", path, Value::Null).await
+    }
+}
+
+fn id(value: &Value) -> String {
+    value["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_contract_refuses_other_shapes() {
+    let contract = Contract::read();
+    let row = contract.row("GET", "/api/v1/containers/000000000000000000000000");
+    let validator = contract.validator(row);
+    assert!(validator.is_valid(&json!({ "id": "x" })));
+    assert!(!validator.is_valid(&json!({})));
+    assert!(
+        !validator.is_valid(&json!({ "id": "x", "proxy_domains": [{}] })),
+        "references are followed"
+    );
+}
+
+#[tokio::test]
+async fn answers_have_the_shape_of_the_contract() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    let realm = "aa".repeat(12);
+    let mut all = Checked {
+        contract: Contract::read(),
+        me: me.clone(),
+        seen: BTreeSet::new(),
+    };
+    let login = json!({ "username": "admin", "password": world.password });
+    let login = all.ask("POST", "/api/v1/users/auth/login", login).await;
+    all.me.token = login["token"].as_str().unwrap().to_owned();
+    let refresh = json!({ "refreshToken": login["refreshToken"] });
+    all.ask("POST", "/api/v1/users/auth/refresh", refresh).await;
+    let user = id(&all.get("/api/v1/users/me").await);
+    all.get("/api/v1/users/auth/me").await;
+    all.get(&format!("/api/v1/users/{user}")).await;
+    all.ask(
+        "PUT",
+        &format!("/api/v1/users/{user}"),
+        json!({ "alias": "Boss" }),
+    )
+    .await;
+
+    let token = all
+        .ask(
+            "POST",
+            "/api/v1/auth/tokens",
+            json!({ "alias": "one", "realm_ids": [realm] }),
+        )
+        .await;
+    let one = format!("/api/v1/auth/tokens/{}", id(&token));
+    all.get(&one).await;
+    all.get("/api/v1/auth/tokens").await;
+    all.ask("PATCH", &one, json!({ "alias": "two" })).await;
+    let other = json!({ "realm_id": "bb".repeat(12) });
+    all.ask("POST", &format!("{one}/add-realm"), other.clone())
+        .await;
+    all.ask("POST", &format!("{one}/remove-realm"), other).await;
+    let secret = token["token"].as_str().unwrap().to_owned();
+    let session = std::mem::replace(&mut all.me.token, secret);
+    all.get("/api/v1/auth/tokens/me").await;
+    all.get("/api/v1/users/me").await;
+    all.me.token = session;
+    all.get("/api/v1/realms/?include_usage=true").await;
+    all.ask("DELETE", &one, Value::Null).await;
+
+    let project = json!({ "alias": "site", "color": "#abc", "realm_ids": [realm] });
+    let project = id(&all.ask("POST", "/api/v1/projects/", project).await);
+    let path = format!("/api/v1/projects/{project}");
+    all.get("/api/v1/projects/").await;
+    all.get(&format!("{path}?include_permissions=true")).await;
+    all.ask(
+        "PUT",
+        &path,
+        json!({ "alias": "shop", "max_containers": 5 }),
+    )
+    .await;
+    all.get(&format!("{path}/permissions")).await;
+
+    let servers = all.get("/api/v1/servers").await;
+    let server = id(&servers[0]);
+    all.get(&format!("/api/v1/servers/{server}")).await;
+    all.get("/api/v1/servers/available").await;
+    all.get("/api/v1/rentals").await;
+    all.get(&format!("/api/v1/rentals/{server}")).await;
+    let images = all.get("/api/v1/images/public").await;
+    all.get(&format!(
+        "/api/v1/images/public/{}",
+        id(&images["images"][0])
+    ))
+    .await;
+    all.get("/api/v1/images/user").await;
+
+    let make = json!({ "server_id": server, "name": "web", "environment_vars": { "A": "1" }, "comment": "mine" });
+    let web = id(&all.ask("POST", &format!("{path}/containers"), make).await);
+    let container = format!("/api/v1/containers/{web}");
+    all.me.until(&web, "running").await;
+    all.get(&format!(
+        "{container}?include_proxy_domains=true&runtime=true"
+    ))
+    .await;
+    all.get("/api/v1/containers/?include_proxy_domains=true&include_deleting=true&runtime=false")
+        .await;
+    all.get(&format!("{path}/containers")).await;
+    all.get(&format!("{container}/stats")).await;
+    all.get(&format!("{path}/stats")).await;
+    all.ask(
+        "PUT",
+        &container,
+        json!({ "comment": null, "color": "#00ff00" }),
+    )
+    .await;
+    all.get(&format!("{container}/env")).await;
+    all.ask("PUT", &format!("{container}/env"), json!({ "B": "2" }))
+        .await;
+    all.ask(
+        "PATCH",
+        &format!("{container}/env/C"),
+        json!({ "value": "3" }),
+    )
+    .await;
+    all.ask("DELETE", &format!("{container}/env/C"), Value::Null)
+        .await;
+    for operation in ["pause", "resume", "restart", "stop", "start", "force-stop"] {
+        all.ask("POST", &format!("{container}/{operation}"), Value::Null)
+            .await;
+        let status = match operation {
+            "pause" => "paused",
+            "stop" | "force-stop" => "stopped",
+            _ => "running",
+        };
+        all.me.until(&web, status).await;
+    }
+    all.get(&format!("{container}/stats")).await;
+    all.get(&format!("{container}/status-logs")).await;
+    all.ask("DELETE", &container, Value::Null).await;
+    all.ask(
+        "DELETE",
+        &format!("{path}?include_deleted_items=true"),
+        Value::Null,
+    )
+    .await;
+
+    all.get("/api/v1/ip").await;
+    all.get("/api/v1/meta/public-key").await;
+    all.get("/api/v1/meta/social-stats").await;
+    all.ask("POST", "/api/v1/users/auth/logout", Value::Null)
+        .await;
+
+    let implemented: BTreeSet<String> = control::api(&node.control)
+        .routes()
+        .map(|route| format!("{} {}", route.verb.as_str(), route.path))
+        .collect();
+    let unseen: Vec<_> = implemented.difference(&all.seen).collect();
+    assert!(unseen.is_empty(), "never called: {unseen:?}");
+    println!(
+        "{} operations answer in the shape of the contract",
+        all.seen.len()
+    );
+}

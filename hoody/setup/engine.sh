@@ -1,0 +1,257 @@
+#!/usr/bin/env bash
+# The container engine of a node: Incus, with a project, a storage pool and a bridge of the node's
+# own, and the host's firewall towards that bridge.
+#
+#   engine.sh start  --name NAME --state DIR [--ports HTTP,HTTPS] [--pool-size SIZE]
+#   engine.sh stop   --name NAME --state DIR
+#   engine.sh status --name NAME --state DIR
+#   engine.sh purge  --name NAME --state DIR
+#
+# Every call may be repeated. `start` is quick where all is there. Exit code 3: this machine
+# cannot run system containers, whatever is tried; the reason is printed.
+set -euo pipefail
+
+readonly CANNOT=3
+readonly INCUSD=/usr/libexec/incus/incusd
+readonly SOCKET=/var/lib/incus/unix.socket
+readonly USERS=/run/hoody/engine.d          # one file per node that uses a daemon started here
+readonly DAEMON_PID=/run/hoody/incusd.pid
+readonly DAEMON_LOG=/var/log/incus/incusd.log
+readonly READY_SECONDS=60
+export PATH="/usr/libexec/incus:/usr/local/sbin:/usr/sbin:/sbin:$PATH"
+
+say() { printf 'engine: %s\n' "$*"; }
+die() { printf 'engine: %s\n' "$*" >&2; exit 1; }
+cannot() { printf 'engine: no system containers here: %s\n' "$*" >&2; exit "$CANNOT"; }
+
+action="${1:-}"; [ $# -gt 0 ] && shift
+name=hoody state=/var/lib/hoody ports=80,443 pool_size=64GiB
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --name) name="$2" ;;
+    --state) state="$2" ;;
+    --ports) ports="$2" ;;
+    --pool-size) pool_size="$2" ;;
+    *) die "unknown option $1" ;;
+  esac
+  shift 2 || die "an option has no value"
+done
+[[ "$name" =~ ^[a-z][a-z0-9]{0,12}$ ]] || die "--name $name: up to 13 lower-case letters and digits, a letter first"
+[[ "$ports" =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--ports $ports: numbers with commas between"
+bridge="${name}0"
+guard="${name}_guard"
+
+incus_() { command incus --project "$name" "$@"; }
+answers() { [ -S "$SOCKET" ] && curl -fsS --max-time 5 --unix-socket "$SOCKET" http://incus/1.0 >/dev/null 2>&1; }
+
+check_host() {
+  [ "$(uname -s)" = Linux ] || cannot "this is $(uname -s), not Linux"
+  [ "$(id -u)" = 0 ] || cannot "root is needed; run it with sudo"
+  [ -x "$INCUSD" ] || cannot "Incus is not installed; hoody/setup/packages.sh installs it"
+  unshare --user --map-root-user --mount --pid --fork true 2>/dev/null \
+    || cannot "namespaces are not permitted (nested in a restricted container?)"
+  grep -q . /proc/cgroups 2>/dev/null || [ -f /sys/fs/cgroup/cgroup.controllers ] \
+    || cannot "no control groups are mounted at /sys/fs/cgroup"
+}
+
+# Limits of the host that many containers run into.
+tune_host() {
+  local key want have
+  while read -r key want; do
+    have="$(cat "/proc/sys/${key//.//}" 2>/dev/null || echo "$want")"
+    if [ "$have" -lt "$want" ]; then
+      printf '%s' "$want" > "/proc/sys/${key//.//}" || say "could not raise $key to $want"
+    fi
+  done <<'LIMITS'
+fs.inotify.max_user_instances 8192
+fs.inotify.max_user_watches 1048576
+kernel.keys.maxkeys 4000
+kernel.keys.maxbytes 4000000
+kernel.pid_max 262144
+LIMITS
+  for file in /etc/subuid /etc/subgid; do
+    grep -q '^root:' "$file" 2>/dev/null || echo 'root:1000000:1000000000' >> "$file"
+  done
+}
+
+start_daemon() {
+  mkdir -p "$USERS"
+  if answers; then
+    touch "$USERS/$name"
+    return
+  fi
+  if [ -d /run/systemd/system ]; then
+    say "starting the Incus service"
+    systemctl start incus.socket incus.service
+  else
+    say "starting incusd (log: $DAEMON_LOG)"
+    mkdir -p /var/lib/incus "$(dirname "$DAEMON_LOG")"
+    setsid bash -c '
+      echo $$ > "$1"
+      child=
+      trap "[ -n \"\$child\" ] && kill -TERM \$child; wait; rm -f \"$1\"; exit 0" TERM
+      while :; do
+        "$2" --group=incus-admin --logfile="$3" & child=$!
+        wait "$child"
+        sleep 1
+      done' hoody-engine "$DAEMON_PID" "$INCUSD" "$DAEMON_LOG" </dev/null >/dev/null 2>&1 &
+  fi
+  local waited=0
+  until answers; do
+    [ "$waited" -lt $((READY_SECONDS * 10)) ] || die "incusd does not answer on $SOCKET after $READY_SECONDS s; see $DAEMON_LOG"
+    [ $((waited % 50)) -ne 49 ] || say "waiting for incusd ($((waited / 10)) s)"
+    sleep 0.1
+    waited=$((waited + 1))
+  done
+  "$INCUSD" waitready --timeout "$READY_SECONDS" >/dev/null 2>&1 || true
+  touch "$USERS/$name"
+}
+
+# A private /20 that no route of the host overlaps.
+free_subnet() {
+  python3 - <<'PYTHON'
+import ipaddress, json, subprocess, sys
+routes = json.loads(subprocess.run(["ip", "-4", "-j", "route", "show", "table", "all"],
+                                   capture_output=True, text=True, check=True).stdout or "[]")
+taken = []
+for route in routes:
+    try:
+        taken.append(ipaddress.ip_network(route.get("dst", ""), strict=False))
+    except ValueError:
+        pass
+for second in range(213, 256):
+    for third in range(0, 256, 16):
+        net = ipaddress.ip_network(f"10.{second}.{third}.0/20")
+        if not any(net.overlaps(other) for other in taken):
+            print(f"10.{second}.{third}.1/20")
+            sys.exit(0)
+sys.exit("no free private subnet")
+PYTHON
+}
+
+make_network() {
+  command incus --project default network show "$bridge" >/dev/null 2>&1 && return
+  local subnet
+  subnet="$(free_subnet)" || die "no private subnet is free for $bridge"
+  say "making the bridge $bridge ($subnet)"
+  # addresses are given by the node, so there is no DHCP; names of machines are not published
+  command incus --project default network create "$bridge" \
+    ipv4.address="$subnet" ipv4.nat=true ipv4.dhcp=false ipv6.address=none dns.mode=managed >/dev/null
+}
+
+make_pool() {
+  command incus storage show "$name" >/dev/null 2>&1 && return
+  local where="$state/pool"
+  mkdir -p "$state"
+  if [ "$(stat -f -c %T "$state")" = btrfs ]; then
+    say "making the storage pool $name (a subvolume of $state)"
+    mkdir -p "$where"
+    command incus storage create "$name" btrfs source="$where" >/dev/null && return
+  fi
+  if modprobe btrfs 2>/dev/null || grep -qw btrfs /proc/filesystems; then
+    say "making the storage pool $name (btrfs in a sparse file of $pool_size)"
+    if command incus storage create "$name" btrfs size="$pool_size" \
+        btrfs.mount_options=noatime,user_subvol_rm_allowed >/dev/null; then
+      return
+    fi
+  fi
+  say "WARNING: no btrfs here: containers are whole copies on plain directories; creating and copying them is slow"
+  command incus storage create "$name" dir >/dev/null
+}
+
+make_project() {
+  command incus project show "$name" >/dev/null 2>&1 && return
+  say "making the project $name"
+  command incus project create "$name" \
+    -c features.images=true -c features.profiles=true -c features.storage.volumes=true >/dev/null
+}
+
+# What containers reach of the host itself: names, the proxy, and answers to what the host asked.
+# And never one another: what leaves the bridge does not come back to it.
+make_guard() {
+  nft -f - <<RULES
+table inet $guard
+delete table inet $guard
+table inet $guard {
+  chain input {
+    type filter hook input priority -10; policy accept;
+    iifname != "$bridge" return
+    ct state established,related accept
+    udp dport 53 accept
+    tcp dport { 53, $ports } accept
+    icmp type echo-request accept
+    drop
+  }
+  chain forward {
+    type filter hook forward priority -10; policy accept;
+    iifname "$bridge" oifname "$bridge" drop
+  }
+}
+RULES
+}
+
+start() {
+  check_host
+  tune_host
+  start_daemon
+  make_project
+  make_pool
+  make_network
+  make_guard
+}
+
+status() {
+  answers || { say "incusd does not answer"; return 1; }
+  command incus project show "$name" >/dev/null 2>&1 || { say "there is no project $name"; return 1; }
+  say "ready: project $name, bridge $bridge, $(incus_ list -f csv -c n | grep -c . || true) machines"
+}
+
+stop() {
+  rm -f "$USERS/$name"
+  [ -f "$DAEMON_PID" ] || return 0
+  if [ -n "$(ls -A "$USERS" 2>/dev/null)" ]; then
+    return 0
+  fi
+  local pid; pid="$(cat "$DAEMON_PID")"
+  if [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' < "/proc/$pid/cmdline" | grep -q hoody-engine; then
+    say "stopping incusd; machines run on"
+    kill -TERM "$pid"
+    for _ in $(seq 300); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
+  fi
+  rm -f "$DAEMON_PID"
+}
+
+purge() {
+  if answers && command incus project show "$name" >/dev/null 2>&1; then
+    local machine image
+    for machine in $(incus_ list -f csv -c n); do
+      say "removing machine $machine"
+      incus_ delete --force "$machine"
+    done
+    for image in $(incus_ image list -f csv -c F); do incus_ image delete "$image"; done
+    incus_ profile device remove default root >/dev/null 2>&1 || true
+    command incus project delete "$name" >/dev/null
+    say "removed the project $name"
+  fi
+  if answers; then
+    if command incus network show "$bridge" >/dev/null 2>&1; then
+      command incus network delete "$bridge" >/dev/null
+    fi
+    if command incus storage show "$name" >/dev/null 2>&1; then
+      command incus storage delete "$name" >/dev/null
+    fi
+  fi
+  nft delete table inet "$guard" 2>/dev/null || true
+  if [ -d "$state/containers" ]; then
+    local mounted
+    while mounted="$(awk -v below="$state/containers/" 'index($2, below) == 1 {print $2; exit}' /proc/self/mounts)"; [ -n "$mounted" ]; do
+      umount -l "$mounted"
+    done
+  fi
+  stop
+}
+
+case "$action" in
+  start|stop|status|purge) "$action" ;;
+  *) die "usage: engine.sh start|stop|status|purge --name NAME --state DIR" ;;
+esac

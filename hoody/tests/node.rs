@@ -1,0 +1,217 @@
+//! The life of a node with the real programs, containers as plain processes.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "whatever goes wrong here fails the test"
+)]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// A node in a directory of its own, removed at the end whatever happens.
+struct Node {
+    root: tempfile::TempDir,
+    kitd: PathBuf,
+    ports: [u16; 2],
+}
+
+impl Node {
+    fn new() -> Node {
+        // Two sockets at once, so that the ports differ.
+        let sockets = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let ports = sockets.map(|socket| socket.local_addr().unwrap().port());
+        // Short: sockets are below it.
+        let root = tempfile::Builder::new()
+            .prefix("hn")
+            .tempdir_in("/tmp")
+            .unwrap();
+        Node {
+            root,
+            kitd: kitd(),
+            ports,
+        }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.root.path().join("state")
+    }
+
+    fn hoody(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_hoody"))
+            .args(words)
+            .arg("--state")
+            .arg(self.state())
+            .env("HOODY_CONFIG", self.root.path().join("profiles"))
+            .output()
+            .unwrap()
+    }
+
+    fn up(&self) -> Output {
+        let [http, https] = self.ports.map(|port| port.to_string());
+        let kitd = self.kitd.to_str().unwrap();
+        self.hoody(&[
+            "up",
+            "--runtime",
+            "local",
+            "--http",
+            &http,
+            "--https",
+            &https,
+            "--kitd",
+            kitd,
+            "--metrics-proxy",
+            "off",
+            "--metrics-control",
+            "off",
+        ])
+    }
+
+    fn is_up(&self) -> bool {
+        self.hoody(&["status"]).status.success()
+    }
+
+    /// The process that a file in `run` names.
+    fn process(&self, role: &str) -> String {
+        let text = std::fs::read_to_string(self.state().join(format!("run/{role}.pid"))).unwrap();
+        text.split(' ').next().unwrap().to_owned()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.hoody(&["purge", "--yes"]);
+    }
+}
+
+/// The kit's program of this build; made where it is missing.
+fn kitd() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_hoody")).with_file_name("kitd");
+    if !path.exists() {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--locked", "-p", "kitd"])
+            .status()
+            .unwrap();
+        assert!(built.success(), "kitd does not build");
+    }
+    path
+}
+
+fn stdout(output: &Output) -> String {
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{stdout}{stderr}");
+    stdout.into_owned()
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "waited in vain: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn kill(process: &str) {
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", process])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn a_node_comes_up_survives_and_goes_without_a_trace() {
+    let node = Node::new();
+
+    let first = stdout(&node.up());
+    assert!(first.contains("shown this once"), "{first}");
+    let line = first
+        .lines()
+        .find_map(|line| line.strip_prefix("Try it"))
+        .expect("a line to try")
+        .trim();
+    let tried = stdout(
+        &Command::new("sh")
+            .args(["-c", &format!("{line} --silent --fail")])
+            .output()
+            .unwrap(),
+    );
+    assert!(tried.contains("\"name\":\"first\""), "{tried}");
+
+    let second = stdout(&node.up());
+    let (_, rest) = first
+        .split_once('\n')
+        .expect("the password has a line of its own");
+    assert_eq!(second, rest, "all but the password is there again");
+
+    let taken = Node::new();
+    let refused = Command::new(env!("CARGO_BIN_EXE_hoody"))
+        .args([
+            "up",
+            "--runtime",
+            "local",
+            "--http",
+            &node.ports[0].to_string(),
+            "--kitd",
+            node.kitd.to_str().unwrap(),
+        ])
+        .arg("--state")
+        .arg(taken.state())
+        .env("HOODY_CONFIG", taken.root.path())
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        words.contains(&format!("port {} is taken by hoody", node.ports[0])),
+        "{words}"
+    );
+
+    for role in ["control", "proxy"] {
+        let before = node.process(role);
+        kill(&before);
+        until("it is started again", || {
+            node.is_up() && node.process(role) != before
+        });
+    }
+    assert_eq!(stdout(&node.up()), second);
+
+    kill(&node.process("node"));
+    until("the roles end with their supervisor", || {
+        let status = node.hoody(&["status"]);
+        String::from_utf8_lossy(&status.stdout)
+            .matches("down, log")
+            .count()
+            == 3
+    });
+    assert_eq!(stdout(&node.up()), second);
+
+    stdout(&node.hoody(&["down"]));
+    assert_eq!(node.hoody(&["status"]).status.code(), Some(3));
+    assert_eq!(stdout(&node.up()), second, "containers and data stay");
+
+    stdout(&node.hoody(&["purge", "--yes"]));
+    assert!(!node.state().exists());
+    let profiles = std::fs::read_dir(node.root.path().join("profiles"))
+        .unwrap()
+        .count();
+    assert_eq!(profiles, 0, "the profile is gone");
+    let mark = node.state().into_os_string().into_encoded_bytes();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let is_left = words.windows(mark.len()).any(|part| part == mark);
+        assert!(
+            !is_left,
+            "left running: {}",
+            String::from_utf8_lossy(&words)
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! From a request on the kit's socket to the service it names.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use axum::extract::Request;
+use axum::response::Response;
+use futures::future::BoxFuture;
+use kit::{Fault, Wire, call::edge};
+use tokio::net::UnixListener;
+use tower::{Service, ServiceExt};
+
+use crate::services::{self, SERVICES, Started};
+use crate::{Settings, ports};
+
+/// The kit of one container. Cheap to clone.
+#[derive(Clone)]
+pub struct Kit {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    /// One cell a service, in the order of the list; filled by its first call.
+    started: Vec<OnceLock<Started>>,
+    ports: ports::Ports,
+    /// Requests that were not answered yet.
+    waiting: AtomicUsize,
+}
+
+impl Kit {
+    /// A kit with nothing started.
+    pub fn new(settings: Settings) -> Self {
+        kit::health::start();
+        let started = SERVICES.iter().map(|_| OnceLock::new()).collect();
+        Kit {
+            inner: Arc::new(Inner {
+                settings,
+                started,
+                ports: ports::Ports::new(),
+                waiting: AtomicUsize::new(0),
+            }),
+        }
+    }
+
+    /// Serve this listener until `stop` resolves; connections then end by themselves.
+    pub async fn serve(
+        self,
+        listener: UnixListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        axum::serve(listener, Shared(self))
+            .with_graceful_shutdown(stop)
+            .await
+    }
+
+    /// Whether the process could end now without anybody losing anything.
+    pub fn is_idle(&self) -> bool {
+        self.inner.waiting.load(Ordering::SeqCst) == 0
+            && !self
+                .inner
+                .started
+                .iter()
+                .filter_map(OnceLock::get)
+                .any(Started::is_busy)
+    }
+
+    /// Answer one request.
+    pub async fn answer(&self, request: Request) -> Response {
+        let _waiting = Waiting::new(&self.inner.waiting);
+        let named = request
+            .headers()
+            .get(edge::SERVICE)
+            .and_then(|value| value.to_str().ok());
+        let slug = named.unwrap_or_default().to_owned();
+        if let Some(scheme) = ports::Scheme::of(&slug) {
+            return self.inner.ports.forward(scheme, request).await;
+        }
+        let Some((at, entry)) = services::find(&slug) else {
+            return kit::http::refuse(Wire::KIT, &unknown(&slug));
+        };
+        let service = self.inner.started[at].get_or_init(|| {
+            tracing::info!(service = slug, "starting {slug}");
+            entry.start(&self.inner.settings)
+        });
+        match service.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Counts a request for as long as it is held.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn unknown(slug: &str) -> Fault {
+    if slug.is_empty() {
+        return Fault::bad_request(format!(
+            "the request names no service: the header {} is missing",
+            edge::SERVICE
+        ));
+    }
+    let known: Vec<_> = SERVICES.iter().map(|entry| entry.slug).collect();
+    Fault::not_found(format!(
+        "this kit has no service `{slug}`; it has {}",
+        known.join(", ")
+    ))
+    .code("SERVICE_UNKNOWN")
+}
+
+/// Bind the kit's socket, taking the place of one that an earlier kit left. Only root may connect:
+/// programs in the container have no business on it.
+pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    const OWNER_ONLY: u32 = 0o600;
+    let fresh = path.with_extension("new");
+    for stale in [&fresh, path] {
+        match std::fs::remove_file(stale) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let listener = UnixListener::bind(&fresh)?;
+    std::fs::set_permissions(&fresh, PermissionsExt::from_mode(OWNER_ONLY))?;
+    std::fs::rename(&fresh, path)?;
+    Ok(listener)
+}
+
+/// The kit as a tower service.
+#[derive(Clone)]
+struct Shared(Kit);
+
+impl Service<Request> for Shared {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let kit = self.0.clone();
+        Box::pin(async move { Ok(kit.answer(request).await) })
+    }
+}
+
+impl Service<axum::serve::IncomingStream<'_, UnixListener>> for Shared {
+    type Response = Shared;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Shared, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: axum::serve::IncomingStream<'_, UnixListener>) -> Self::Future {
+        std::future::ready(Ok(self.clone()))
+    }
+}

@@ -1,0 +1,94 @@
+//! The list of the services. Adding one is one line here.
+
+use axum::Router;
+use axum::routing::get;
+use kit::Api;
+use serde_json::Value;
+
+use crate::Settings;
+use crate::pages;
+
+/// A service and how it is made.
+pub struct Entry {
+    /// The slug that the proxy names it by.
+    pub slug: &'static str,
+    /// Its operations.
+    pub api: fn(&Settings) -> Api,
+    /// Whether a page answers at `/`.
+    pub page: bool,
+}
+
+/// Every service of the kit.
+pub const SERVICES: &[Entry] = &[
+    Entry {
+        slug: "terminal",
+        api: terminal,
+        page: true,
+    },
+    Entry {
+        slug: "files",
+        api: files,
+        page: false,
+    }, // its page shares `/` with listings
+];
+
+fn terminal(settings: &Settings) -> Api {
+    let terminal = terminal::Terminal::new(terminal::Config {
+        state: settings.state.join("terminal"),
+        ..terminal::Config::default()
+    });
+    terminal::api(&terminal).busy(move || !terminal.sessions().is_empty())
+}
+
+fn files(settings: &Settings) -> Api {
+    files::api(&files::Files::new(files::Config {
+        root: settings.root.clone(),
+        home: settings.home.clone(),
+        page: Some(|| pages::index("files")),
+    }))
+}
+
+/// A service that was called.
+pub struct Started {
+    pub router: Router,
+    busy: Option<kit::api::Busy>,
+}
+
+impl Started {
+    /// Whether it holds something that would be lost with the process.
+    pub fn is_busy(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy())
+    }
+}
+
+impl Entry {
+    /// The service's router with its page and the page's assets.
+    pub fn start(&self, settings: &Settings) -> Started {
+        let slug = self.slug;
+        let api = (self.api)(settings);
+        let busy = api.busy.clone();
+        let mut router = api.router();
+        if self.page {
+            router = router.route("/", get(move || async move { pages::index(slug) }));
+        }
+        router = router.nest_service(pages::PREFIX, pages::assets());
+        Started { router, busy }
+    }
+}
+
+/// The service with this slug.
+pub fn find(slug: &str) -> Option<(usize, &'static Entry)> {
+    SERVICES
+        .iter()
+        .enumerate()
+        .find(|(_, entry)| entry.slug == slug)
+}
+
+/// The OpenAPI documents of all services, in the order of the list.
+pub fn documents() -> Vec<Value> {
+    let settings = Settings::machine();
+    SERVICES
+        .iter()
+        .map(|entry| (entry.api)(&settings).document())
+        .collect()
+}

@@ -1,0 +1,234 @@
+//! The terminal service: shells on pseudo-terminals that outlive their clients, and commands
+//! whose output and exit code are never lost.
+//!
+//! Read in this order: [`session`] (what a session is), [`keeper`] (the task that owns one),
+//! [`shell`], [`marks`] and [`running`] (how a shell is asked to run a command), [`oneshot`]
+//! (commands without a session), [`command`] (what came of a command), [`execute`] (from a
+//! request to one of these). [`screen`], [`scrollback`] and [`keys`] are what automation stands
+//! on, [`system`] is the machine's own state. [`ops`] and [`socket`] are the adapters to HTTP and
+//! WebSocket; nothing else knows either.
+//!
+//! Nothing is started or allocated before the first call. A session ends when its shell ends,
+//! when it is deleted, or when it stood idle for very long with nobody looking; it does not
+//! survive the kit. This crate knows nothing of containers, of the proxy or of other services.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use kit::{Api, Fault};
+
+use command::Commands;
+use execute::Opened;
+use id::TerminalId;
+use oneshot::OneShots;
+use session::{Close, Session, Spec};
+
+mod account;
+mod command;
+mod execute;
+mod id;
+mod keeper;
+mod keys;
+mod launch;
+mod marks;
+mod oneshot;
+mod ops;
+mod pty;
+mod running;
+mod screen;
+mod scrollback;
+mod session;
+mod shell;
+mod socket;
+mod system;
+mod workdir;
+
+#[cfg(test)]
+mod tests;
+
+/// Sessions at once.
+const MAX_SESSIONS: usize = 256;
+
+/// How the service is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The shell of new sessions; the user's own where none is given.
+    pub default_shell: Option<PathBuf>,
+    /// Whom sessions run as where the caller names nobody, this user exists, and the kit may.
+    pub default_user: String,
+    /// Where the files of sessions go. It belongs to this service alone and is emptied at the
+    /// first call.
+    pub state: PathBuf,
+    /// Variables of every program, beside those of a login.
+    pub environment: BTreeMap<String, String>,
+    /// How long a session may stand idle: nobody looks, its shell waits, nothing runs in it.
+    pub idle: Duration,
+    /// The same for sessions that were asked for as ephemeral.
+    pub ephemeral_idle: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Config {
+            default_shell: None,
+            default_user: "user".to_owned(),
+            state: PathBuf::from("/run/hoody-terminal"),
+            environment: BTreeMap::new(),
+            idle: DAY,
+            ephemeral_idle: Duration::from_secs(300),
+        }
+    }
+}
+
+/// The service; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Terminal(Arc<Service>);
+
+#[derive(Debug)]
+struct Service {
+    config: Config,
+    /// Made at the first call.
+    work: OnceLock<Work>,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    sessions: Mutex<HashMap<TerminalId, Arc<Session>>>,
+    commands: Arc<Commands>,
+    one_shots: Arc<OneShots>,
+    next_ephemeral: Mutex<u16>,
+}
+
+impl Terminal {
+    pub fn new(config: Config) -> Terminal {
+        Terminal(Arc::new(Service {
+            config,
+            work: OnceLock::new(),
+        }))
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    fn work(&self) -> &Work {
+        self.0.work.get_or_init(|| {
+            running::forget_old(&self.config().state);
+            Work::default()
+        })
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<TerminalId, Arc<Session>>> {
+        self.work()
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn commands(&self) -> &Arc<Commands> {
+        &self.work().commands
+    }
+
+    pub fn one_shots(&self) -> Arc<OneShots> {
+        self.work().one_shots.clone()
+    }
+
+    /// The sessions at work, by number.
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        let mut sessions: Vec<_> = self
+            .map()
+            .values()
+            .filter(|session| !session.is_over())
+            .cloned()
+            .collect();
+        sessions.sort_by_key(|session| session.id);
+        sessions
+    }
+
+    /// The session of this terminal.
+    pub fn session(&self, id: TerminalId) -> Option<Arc<Session>> {
+        self.map()
+            .get(&id)
+            .filter(|session| !session.is_over())
+            .cloned()
+    }
+
+    /// The session of this terminal, which must be there.
+    pub fn existing(&self, id: TerminalId) -> Result<Arc<Session>, Fault> {
+        self.session(id).ok_or_else(|| {
+            Fault::not_found(format!(
+                "no session in terminal {id}; make one with POST /api/v1/terminal/create, or list them with GET /api/v1/terminal/sessions"
+            ))
+            .code("SESSION_NOT_FOUND")
+        })
+    }
+
+    /// Start a session, unless somebody else just did.
+    fn start(&self, spec: Spec) -> Result<(Arc<Session>, Opened), Fault> {
+        let mut sessions = self.map();
+        sessions.retain(|_, session| !session.is_over());
+        if let Some(session) = sessions.get(&spec.id) {
+            return Ok((session.clone(), Opened::Found));
+        }
+        if sessions.len() >= MAX_SESSIONS {
+            return Err(Fault::unavailable(format!(
+                "{MAX_SESSIONS} sessions are at work, which is the limit; delete some of them"
+            ))
+            .code("TOO_MANY_SESSIONS"));
+        }
+        let (id, service) = (spec.id, Arc::downgrade(&self.0));
+        let on_end = move || {
+            if let Some(service) = service.upgrade() {
+                Terminal(service)
+                    .map()
+                    .retain(|known, session| *known != id || !session.is_over());
+            }
+        };
+        let session = Session::start(spec, on_end).map_err(|error| {
+            let cause = std::error::Error::source(&error)
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
+            tracing::warn!(terminal.id = %id, "could not start terminal {id}: {error}{cause}");
+            Fault::internal(format!("could not start terminal {id}: {error}{cause}"))
+        })?;
+        let session = Arc::new(session);
+        sessions.insert(id, session.clone());
+        Ok((session, Opened::New))
+    }
+
+    /// End the session of a terminal and wait until it is over. Whether there was one.
+    pub async fn close(&self, id: TerminalId, why: Close) -> bool {
+        let Some(session) = self.session(id) else {
+            return false;
+        };
+        session.close(why).await;
+        self.map()
+            .retain(|known, other| *known != id || !Arc::ptr_eq(other, &session));
+        true
+    }
+
+    /// A number for a terminal that nobody named.
+    pub fn next_ephemeral(&self) -> TerminalId {
+        let sessions = self.map();
+        let mut next = self
+            .work()
+            .next_ephemeral
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        loop {
+            *next = next.wrapping_add(1).max(id::FIRST_EPHEMERAL);
+            let id = TerminalId::new(*next).expect("it is at least the first of them");
+            if !sessions.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// The operations of the service.
+pub fn api(terminal: &Terminal) -> Api {
+    ops::api(terminal)
+}

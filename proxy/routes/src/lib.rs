@@ -1,0 +1,15 @@
+//! The words that the proxy and the control plane share: what a hostname means and where it leads.
+//!
+//! Read in this order: [`id`], [`services`] (the slugs), [`address`] (the hostname grammar),
+//! [`table`] (what leads where).
+//!
+//! Pure: no I/O, no async runtime, no clock.
+
+pub mod address;
+pub mod id;
+pub mod services;
+pub mod table;
+
+pub use address::{Address, Zone};
+pub use id::Id;
+pub use table::{Change, Place, State, Table};

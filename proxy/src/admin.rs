@@ -1,0 +1,175 @@
+//! What happened, how often, as Prometheus reads it. Labels are classes of things, never ids.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
+};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::Shared;
+
+/// The counters of one proxy.
+pub struct Metrics {
+    registry: Registry,
+    /// Finished requests by what was asked for and the class of the status.
+    pub requests: IntCounterVec,
+    /// Seconds from a request's headers to its end, by what was asked for; WebSockets apart.
+    pub durations: HistogramVec,
+    /// Seconds from a request's headers to the upstream's.
+    pub upstream: Histogram,
+    pub bytes_in: IntCounter,
+    pub bytes_out: IntCounter,
+    pub refusals: IntCounterVec,
+    pub upstream_errors: IntCounterVec,
+    pub client_aborts: IntCounter,
+    pub connections: IntGauge,
+    pub accepted: IntCounterVec,
+    /// Connections closed unserved, by the reason.
+    pub dropped: IntCounterVec,
+    pub tunnels: IntGauge,
+    pub table_generation: IntGauge,
+    pub table_places: IntGauge,
+    pub feed_connected: IntGauge,
+    pub log_dropped: IntCounter,
+}
+
+/// Upper bounds in seconds, from a local hit to a long poll.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let registry = Registry::new_custom(Some("hoody_proxy".into()), None)
+            .expect("the prefix is not empty");
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("the name is valid");
+            registry
+                .register(Box::new(counter.clone()))
+                .expect("the name is new");
+            counter
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters =
+                IntCounterVec::new(Opts::new(name, help), labels).expect("the names are valid");
+            registry
+                .register(Box::new(counters.clone()))
+                .expect("the name is new");
+            counters
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("the name is valid");
+            registry
+                .register(Box::new(gauge.clone()))
+                .expect("the name is new");
+            gauge
+        };
+        let seconds =
+            |name: &str, help: &str| HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        let durations = HistogramVec::new(
+            seconds("request_seconds", "From a request's headers to its end."),
+            &["kind"],
+        )
+        .expect("the names are valid");
+        registry
+            .register(Box::new(durations.clone()))
+            .expect("the name is new");
+        let upstream = Histogram::with_opts(seconds(
+            "upstream_seconds",
+            "From a request's headers to those of the upstream's answer.",
+        ))
+        .expect("the name is valid");
+        registry
+            .register(Box::new(upstream.clone()))
+            .expect("the name is new");
+        Metrics {
+            requests: counters("requests_total", "Finished requests.", &["kind", "status"]),
+            durations,
+            upstream,
+            bytes_in: counter("request_bytes_total", "Bytes of request bodies."),
+            bytes_out: counter("response_bytes_total", "Bytes of response bodies."),
+            refusals: counters("refusals_total", "Answers of the proxy itself.", &["code"]),
+            upstream_errors: counters(
+                "upstream_errors_total",
+                "Failures of kits and control.",
+                &["reason"],
+            ),
+            client_aborts: counter("client_aborts_total", "Clients that left before the end."),
+            connections: gauge("connections", "Open connections of clients."),
+            accepted: counters("connections_total", "Accepted connections.", &["scheme"]),
+            dropped: counters(
+                "connections_dropped_total",
+                "Connections closed before a request.",
+                &["reason"],
+            ),
+            tunnels: gauge("websockets", "Open WebSockets."),
+            table_generation: gauge("table_generation", "Generation of the routing table."),
+            table_places: gauge("table_containers", "Containers in the routing table."),
+            feed_connected: gauge("feed_connected", "Whether control is connected."),
+            log_dropped: counter("access_log_dropped_total", "Lines the log had no room for."),
+            registry,
+        }
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("memory takes everything");
+        text
+    }
+}
+
+/// Readers served at once.
+const READERS: usize = 16;
+
+/// Serve `GET /metrics` and `GET /health`.
+pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let readers = Arc::new(Semaphore::new(READERS));
+    loop {
+        let Ok((socket, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(permit) = readers.clone().try_acquire_owned() else {
+            continue;
+        };
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request| {
+                let answer = answer(&request, &shared);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            // A reader that leaves is none of our business.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(std::time::Duration::from_secs(10))
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
+            drop(permit);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+    let (status, body) = match request.uri().path() {
+        "/metrics" => (StatusCode::OK, shared.metrics.text()),
+        "/health" => (StatusCode::OK, b"ok\n".to_vec()),
+        _ => (StatusCode::NOT_FOUND, b"metrics are at /metrics\n".to_vec()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, kind);
+    response
+}

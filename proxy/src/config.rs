@@ -1,0 +1,129 @@
+//! Where the proxy listens, where its files are, and every limit it keeps.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use routes::Zone;
+
+/// How one proxy is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The names it answers to.
+    pub zone: Zone,
+    /// Plain HTTP. For a local zone it serves what HTTPS serves; otherwise it redirects there.
+    pub http: Vec<SocketAddr>,
+    pub https: Vec<SocketAddr>,
+    /// The port that a redirect to HTTPS names; the first of `https` where not given.
+    pub public_https_port: Option<u16>,
+    /// Prometheus metrics, on a loopback address.
+    pub metrics: Option<SocketAddr>,
+    /// The socket on which control pushes the routing table.
+    pub feed: PathBuf,
+    /// The file that keeps the routing table.
+    pub table: PathBuf,
+    /// The socket on which control serves the API.
+    pub control: PathBuf,
+    pub access_log: AccessLog,
+    /// Threads that serve connections.
+    pub workers: usize,
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The usual places under a state directory; nothing listens to the world yet.
+    pub fn new(zone: Zone, state: &Path) -> Config {
+        let run = state.join("run");
+        Config {
+            zone,
+            http: Vec::new(),
+            https: Vec::new(),
+            public_https_port: None,
+            metrics: None,
+            feed: run.join("feed.sock"),
+            table: state.join("proxy/table.json"),
+            control: run.join("control.sock"),
+            access_log: AccessLog::File(state.join("logs/access.log")),
+            workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Where the access log goes: JSON, one line a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Stdout,
+    /// Appended to; at [`Limits::access_log_bytes`] it becomes `….1`, which it replaces.
+    File(PathBuf),
+}
+
+/// The bounds of everything a stranger can make the proxy hold or wait for.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections in all. Above it, a new one is closed at once.
+    pub connections: usize,
+    /// Open connections of one client: an IPv4 address or an IPv6 /64. The loopback is exempt.
+    pub connections_per_client: u32,
+    /// Requests of one client under way at once, above which it gets 429. The loopback is exempt.
+    pub requests_per_client: u32,
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the first byte of a request to the last of its headers.
+    pub headers: Duration,
+    /// Between two requests of a connection.
+    pub keepalive: Duration,
+    /// Between two parts of a request's body.
+    pub body: Duration,
+    /// For a client to take one part of a response.
+    pub send: Duration,
+    /// A WebSocket on which nothing passes in either direction.
+    pub tunnel: Duration,
+    /// To connect to a kit or to control.
+    pub connect: Duration,
+    /// A kit or control that neither answers nor sends the next part of its response.
+    pub upstream: Duration,
+    /// A connection to a kit or to control that waits for its next request.
+    pub pool: Duration,
+    /// Waiting connections to kits and control, per worker.
+    pub pool_size: usize,
+    /// The headers of a request.
+    pub header_bytes: usize,
+    /// The path and query of a request.
+    pub target_bytes: usize,
+    /// The body of a request to the API. Bodies to containers are streamed without a limit.
+    pub api_body_bytes: u64,
+    /// For requests under way when the proxy stops.
+    pub drain: Duration,
+    /// One line of the feed: a whole table of some 100,000 containers.
+    pub feed_line_bytes: usize,
+    /// The access log before it is rotated.
+    pub access_log_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 16_384,
+            connections_per_client: 1_024,
+            requests_per_client: 512,
+            handshake: Duration::from_secs(10),
+            headers: Duration::from_secs(10),
+            keepalive: Duration::from_secs(75),
+            body: Duration::from_secs(60),
+            send: Duration::from_secs(120),
+            tunnel: Duration::from_secs(4 * 3600),
+            connect: Duration::from_secs(5),
+            upstream: Duration::from_secs(3600),
+            pool: Duration::from_secs(60),
+            pool_size: 256,
+            header_bytes: 64 << 10,
+            target_bytes: 16 << 10,
+            api_body_bytes: 16 << 20,
+            drain: Duration::from_secs(10),
+            feed_line_bytes: 64 << 20,
+            access_log_bytes: 64 << 20,
+        }
+    }
+}

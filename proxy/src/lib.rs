@@ -1,0 +1,73 @@
+//! Hostname in, container out: the only part of a node that listens to the world.
+//!
+//! In reading order:
+//!
+//! - [`config`]: addresses, paths and limits.
+//! - `listen`: sockets, worker threads, one connection from accept to close, and draining.
+//! - `tls`: the handshake. Certificates come from outside as a resolver.
+//! - `connection`: what is known about a connection, and the deadlines of its stream.
+//! - `gateway`: the life of a request, as the phases of Pingora's `ProxyHttp`.
+//! - `request`: what is read out of a request before anything is decided.
+//! - `resolve`: address → destination · `admit`: may it pass now?
+//! - `upstream`: connections to a container's kit and to control.
+//! - `refusals`: every answer that the proxy gives by itself.
+//! - `feed`: the routing table, pushed by control and kept on disk.
+//! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
+//!
+//! `resolve`, `admit` and `refusals` know no type of Pingora. Nothing here knows what runs a
+//! container or where control keeps its state. Every container is taken to be hostile: its
+//! replies, its socket, its names.
+
+mod admin;
+mod admit;
+pub mod config;
+mod connection;
+mod feed;
+mod gateway;
+mod limits;
+mod listen;
+mod logs;
+mod refusals;
+mod request;
+mod resolve;
+mod tls;
+mod upstream;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use routes::Table;
+
+pub use config::{AccessLog, Config, Limits};
+pub use listen::{Bound, Proxy, StartProxy};
+pub use refusals::REFUSALS;
+
+/// Directives for a log filter that keep out what Pingora reports about clients that misbehave or
+/// leave: the access log has it, one line a request.
+pub const QUIET: &str = "pingora_proxy=off,pingora_core=off";
+
+/// Serve in a process of its own until `shutdown` resolves, then drain. `started` learns the addresses that were bound.
+pub async fn run(
+    config: Config,
+    certs: Arc<dyn rustls::server::ResolvesServerCert>,
+    started: impl FnOnce(&Bound),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartProxy> {
+    listen::raise_descriptors(&config.limits);
+    let proxy = Proxy::start(config, certs)?;
+    started(proxy.bound());
+    shutdown.await;
+    proxy.stop().await;
+    Ok(())
+}
+
+/// What the parts of one proxy share.
+struct Shared {
+    config: Config,
+    table: ArcSwap<Table>,
+    clients: Arc<limits::Clients>,
+    metrics: admin::Metrics,
+    journal: logs::Journal,
+    /// The port that a redirect to HTTPS names.
+    https_port: u16,
+}

@@ -1,0 +1,458 @@
+//! Sockets, workers, and one connection from accept to close.
+//!
+//! Every worker is a thread with a runtime of its own, which accepts from all sockets and keeps
+//! its connections: nothing moves between threads, no lock is shared on the way of a request.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pingora::apps::{HttpServerOptions, ServerApp};
+use pingora::protocols::http::v2::server::default_h2_options;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustls::server::ResolvesServerCert;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use crate::config::{Config, Limits};
+use crate::connection::{Connection, Stream, buffered};
+use crate::gateway::Gateway;
+use crate::limits::{Clients, ConnectionPermit, Full};
+use crate::logs::{Journal, OpenLog};
+use crate::tls::Tls;
+use crate::{Shared, admin, feed};
+
+/// Connections that the kernel holds for a socket until a worker takes them.
+const BACKLOG: i32 = 1_024;
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A client that is gone without a word is noticed after a bit more than two minutes.
+const TCP_IDLE: Duration = Duration::from_secs(60);
+const TCP_INTERVAL: Duration = Duration::from_secs(15);
+const TCP_PROBES: u32 = 5;
+/// What HTTP/2 lets a client send before it is read: of one stream, and of all of a connection.
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+/// Requests are tried again only where nothing of them was sent: on a pooled connection that
+/// turned out dead.
+const TRIES: usize = 3;
+
+/// A proxy that serves. Dropping it stops it at once; [`Proxy::stop`] drains first.
+pub struct Proxy {
+    bound: Bound,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The addresses that were bound.
+#[derive(Debug, Clone, Default)]
+pub struct Bound {
+    pub http: Vec<SocketAddr>,
+    pub https: Vec<SocketAddr>,
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartProxy {
+    #[error("could not listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("could not bind the feed's socket {path}")]
+    BindFeed {
+        path: std::path::PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("could not make the directory {path}")]
+    MakeDirectory {
+        path: std::path::PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    OpenLog(#[from] OpenLog),
+    #[error("could not set up TLS")]
+    Tls(#[from] rustls::Error),
+    #[error("could not start a thread")]
+    Spawn(#[source] io::Error),
+    #[error("the address for metrics {0} is not a loopback address")]
+    PublicMetrics(SocketAddr),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Proxy {
+    /// Bind, start the workers and the feed, and return. The certificates come from `certs`, asked
+    /// in every handshake.
+    pub fn start(config: Config, certs: Arc<dyn ResolvesServerCert>) -> Result<Proxy, StartProxy> {
+        let tls = Arc::new(Tls::new(certs, config.limits.handshake)?);
+        let mut sockets = Vec::new();
+        let mut bound = Bound::default();
+        for (scheme, addresses, known) in [
+            (Scheme::Http, &config.http, &mut bound.http),
+            (Scheme::Https, &config.https, &mut bound.https),
+        ] {
+            for &address in addresses {
+                let listener = listen(address)?;
+                known.push(local(&listener, address)?);
+                sockets.push((scheme, listener));
+            }
+        }
+        let metrics = match config.metrics {
+            Some(address) if !address.ip().is_loopback() => {
+                return Err(StartProxy::PublicMetrics(address));
+            }
+            Some(address) => {
+                let listener = listen(address)?;
+                bound.metrics = Some(local(&listener, address)?);
+                Some(listener)
+            }
+            None => None,
+        };
+        if let Some(path) = config.table.parent() {
+            std::fs::create_dir_all(path).map_err(|source| StartProxy::MakeDirectory {
+                path: path.to_owned(),
+                source,
+            })?;
+        }
+        let table = feed::load(&config.table);
+        let feed = feed::bind(&config.feed).map_err(|source| StartProxy::BindFeed {
+            path: config.feed.clone(),
+            source,
+        })?;
+        let (journal, writer) = Journal::open(&config.access_log, config.limits.access_log_bytes)?;
+
+        let (stop, stopped) = watch::channel(false);
+        let workers = config.workers.max(1);
+        let https_port = config
+            .public_https_port
+            .or_else(|| bound.https.first().map(SocketAddr::port))
+            .unwrap_or(443);
+        let shared = Arc::new(Shared {
+            clients: Arc::new(Clients::new(&config.limits)),
+            table: ArcSwap::from_pointee(table),
+            metrics: admin::Metrics::new(),
+            https_port,
+            journal,
+            config,
+        });
+        feed::observe(&shared.table.load(), &shared);
+
+        let mut threads = Vec::from_iter(writer);
+        for number in 0..workers {
+            let sockets = sockets
+                .iter()
+                .map(|(scheme, socket)| Ok((*scheme, socket.try_clone()?)))
+                .collect::<io::Result<Vec<_>>>()
+                .map_err(StartProxy::Spawn)?;
+            let (shared, tls, stopped) = (shared.clone(), tls.clone(), stopped.clone());
+            threads.push(thread(format!("proxy-{number}"), move || {
+                Box::pin(work(sockets, shared, tls, stopped))
+            })?);
+        }
+        threads.push(thread("proxy-feed".into(), move || {
+            Box::pin(keep_informed(feed, metrics, shared, stopped))
+        })?);
+        info!(http = ?bound.http, https = ?bound.https, workers, "the proxy listens");
+        Ok(Proxy {
+            bound,
+            stop,
+            threads,
+        })
+    }
+
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Take no more connections, let requests under way end up to the drain limit, and return when
+    /// everything is closed.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                let name = thread.thread().name().unwrap_or_default().to_owned();
+                if thread.join().is_err() {
+                    warn!("the thread {name} panicked");
+                }
+            }
+        });
+        // It only fails where the runtime goes down, and then nobody waits.
+        let _ = joined.await;
+    }
+}
+
+/// Let this process open as many descriptors as it may: a connection takes one towards its client
+/// and often one towards its kit.
+pub fn raise_descriptors(limits: &Limits) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )
+    {
+        warn!(%error, "could not raise the limit of open descriptors");
+        return;
+    }
+    let wanted = limits.connections as u64 * 2;
+    if let Some(most) = maximum.filter(|&most| most < wanted) {
+        warn!("{most} descriptors are allowed, {wanted} may be wanted: raise the hard limit");
+    }
+}
+
+type Task = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+/// A thread with a runtime of its own that runs one task to its end.
+fn thread(
+    name: String,
+    task: impl FnOnce() -> Task + Send + 'static,
+) -> Result<JoinHandle<()>, StartProxy> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartProxy::Spawn)?;
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || runtime.block_on(task()))
+        .map_err(StartProxy::Spawn)
+}
+
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartProxy> {
+    let bind = || -> io::Result<std::net::TcpListener> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv6() {
+            // So that `[::]` and `0.0.0.0` can be listed side by side.
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| StartProxy::Listen { address, source })
+}
+
+fn local(listener: &std::net::TcpListener, address: SocketAddr) -> Result<SocketAddr, StartProxy> {
+    listener
+        .local_addr()
+        .map_err(|source| StartProxy::Listen { address, source })
+}
+
+/// The feed and the metrics, beside the workers.
+async fn keep_informed(
+    feed: std::os::unix::net::UnixListener,
+    metrics: Option<std::net::TcpListener>,
+    shared: Arc<Shared>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let feed = tokio::net::UnixListener::from_std(feed).expect("the runtime takes sockets");
+    tokio::spawn(feed::serve(feed, shared.clone()));
+    if let Some(metrics) = metrics {
+        let metrics = TcpListener::from_std(metrics).expect("the runtime takes sockets");
+        tokio::spawn(admin::serve(metrics, shared));
+    }
+    until_stopped(&mut stopped).await;
+}
+
+async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
+    // An error is a proxy that was dropped.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// What the connections of one worker share.
+struct Worker {
+    http: Arc<HttpProxy<Gateway>>,
+    shared: Arc<Shared>,
+    tls: Arc<Tls>,
+    stopped: watch::Receiver<bool>,
+    open: AtomicUsize,
+    closed: Notify,
+}
+
+async fn work(
+    sockets: Vec<(Scheme, std::net::TcpListener)>,
+    shared: Arc<Shared>,
+    tls: Arc<Tls>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let worker = Arc::new(Worker {
+        http: Arc::new(http(&shared)),
+        shared,
+        tls,
+        stopped: stopped.clone(),
+        open: AtomicUsize::new(0),
+        closed: Notify::new(),
+    });
+    let accepting: Vec<_> = sockets
+        .into_iter()
+        .map(|(scheme, socket)| {
+            let socket = TcpListener::from_std(socket).expect("the runtime takes sockets");
+            tokio::spawn(accept(socket, scheme, worker.clone()))
+        })
+        .collect();
+    until_stopped(&mut stopped).await;
+    for task in accepting {
+        task.abort();
+    }
+    if stopped.has_changed().is_err() {
+        return;
+    }
+    worker.http.cleanup().await;
+    let drained = async {
+        while worker.open.load(Ordering::Acquire) > 0 {
+            worker.closed.notified().await;
+        }
+    };
+    let _ = tokio::time::timeout(worker.shared.config.limits.drain, drained).await;
+}
+
+fn http(shared: &Arc<Shared>) -> HttpProxy<Gateway> {
+    let limits = &shared.config.limits;
+    let conf = ServerConf {
+        threads: 1,
+        upstream_keepalive_pool_size: limits.pool_size,
+        max_retries: TRIES,
+        // No upstream speaks TLS: trust nobody, and read no certificates of the machine.
+        ca_file: Some("/dev/null".into()),
+        ..ServerConf::default()
+    };
+    let mut http = HttpProxy::new(Gateway::new(shared.clone()), Arc::new(conf));
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(limits.keepalive);
+    http.server_options = Some(options);
+    let mut h2 = default_h2_options();
+    h2.initial_window_size(H2_STREAM_WINDOW);
+    h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
+    http.h2_options = Some(h2);
+    http.handle_init_modules();
+    http
+}
+
+async fn accept(socket: TcpListener, scheme: Scheme, worker: Arc<Worker>) {
+    let Worker { shared, .. } = &*worker;
+    let label = match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    loop {
+        let (stream, client) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        shared.metrics.accepted.with_label_values(&[label]).inc();
+        let permit = match shared.clients.connect(client.ip()) {
+            Ok(permit) => permit,
+            Err(full) => {
+                let reason = match full {
+                    Full::All => "full",
+                    Full::Client => "client_full",
+                };
+                shared.metrics.dropped.with_label_values(&[reason]).inc();
+                continue;
+            }
+        };
+        let open = Open::new(worker.clone());
+        tokio::spawn(Box::pin(async move {
+            serve(stream, client, scheme, permit, &open.0).await;
+        }));
+    }
+}
+
+/// Counts a connection while it lives.
+struct Open(Arc<Worker>);
+
+impl Open {
+    fn new(worker: Arc<Worker>) -> Open {
+        worker.open.fetch_add(1, Ordering::AcqRel);
+        worker.shared.metrics.connections.inc();
+        Open(worker)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.shared.metrics.connections.dec();
+        self.0.closed.notify_one();
+    }
+}
+
+async fn serve(
+    socket: TcpStream,
+    client: SocketAddr,
+    scheme: Scheme,
+    permit: ConnectionPermit,
+    worker: &Worker,
+) {
+    if keep_alive(&socket).is_err() {
+        return;
+    }
+    let limits = &worker.shared.config.limits;
+    let socket = buffered(socket);
+    let stream = match scheme {
+        Scheme::Http => {
+            let connection = Connection::new(client, None, permit, limits);
+            Stream::plain(socket, Arc::new(connection))
+        }
+        Scheme::Https => match worker.tls.accept(socket).await {
+            Ok((stream, secured)) => {
+                let connection = Connection::new(client, Some(secured), permit, limits);
+                Stream::tls(stream, Arc::new(connection))
+            }
+            Err(fault) => {
+                let reason = format!("handshake_{}", fault.reason());
+                worker
+                    .shared
+                    .metrics
+                    .dropped
+                    .with_label_values(&[&reason])
+                    .inc();
+                return;
+            }
+        },
+    };
+    worker
+        .http
+        .process_new(Box::new(stream), &worker.stopped)
+        .await;
+}
+
+fn keep_alive(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, TCP_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, TCP_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, TCP_PROBES)?;
+    Ok(())
+}

@@ -1,0 +1,399 @@
+//! Every answer that the proxy gives by itself: what it says, to programs and to people.
+//!
+//! Nothing in an answer tells a container that does not exist from one that the visitor has no
+//! name for, and nothing names a host path, an id or a piece of another request.
+
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine as _;
+use http::StatusCode;
+use routes::address::Rejection;
+use routes::table::Place;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+/// Why a request went nowhere.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// The request cannot be trusted to mean one thing.
+    BadRequest(&'static str),
+    /// Its host is no hostname.
+    BadHost(Rejection),
+    /// A host that this node does not answer to.
+    UnknownHost,
+    /// There is none, or it is not in the project that the host names.
+    UnknownContainer,
+    /// The container's name goes on with something that is no service.
+    UnknownService,
+    /// The name of something that does not speak HTTP.
+    NotHttp,
+    Starting(Arc<Place>),
+    Stopped(Arc<Place>),
+    Paused(Arc<Place>),
+    Failed(Arc<Place>),
+    /// The container's kit cannot be reached or does not speak HTTP.
+    ServiceFailed,
+    /// The container's kit does not answer.
+    ServiceSilent,
+    /// The API does not answer.
+    ControlAway,
+    /// The connection's certificate is not for this host.
+    Misdirected,
+    /// Plain HTTP, and the method cannot be redirected.
+    HttpsRequired,
+    MethodNotAllowed,
+    RequestTimeout,
+    BodyTooLarge,
+    TargetTooLong,
+    HeadersTooLarge,
+    TooManyRequests,
+}
+
+/// Status and code of every refusal, for documents and tests.
+pub const REFUSALS: &[(u16, &str)] = &[
+    (400, "bad_request"),
+    (400, "bad_host"),
+    (404, "unknown_host"),
+    (404, "unknown_container"),
+    (404, "unknown_service"),
+    (404, "service_not_http"),
+    (503, "container_starting"),
+    (503, "container_stopped"),
+    (503, "container_paused"),
+    (503, "container_failed"),
+    (502, "service_failed"),
+    (504, "service_timeout"),
+    (503, "api_unavailable"),
+    (421, "misdirected_request"),
+    (403, "https_required"),
+    (405, "method_not_allowed"),
+    (408, "request_timeout"),
+    (413, "body_too_large"),
+    (414, "target_too_long"),
+    (431, "headers_too_large"),
+    (429, "too_many_requests"),
+];
+
+/// Who reads the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// A program that asked the API: its error shape, `{statusCode, error, message, code}`.
+    Api,
+    /// A program that asked a container: `{error, message, code}`.
+    Kit,
+    /// A person: a page.
+    Person,
+}
+
+/// An answer, ready to be sent.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub content_type: &'static str,
+    pub body: String,
+    pub retry_after: Option<u32>,
+    /// The policy of a page.
+    pub policy: Option<&'static str>,
+}
+
+/// Seconds after which a container that starts is worth another try.
+const STARTING_RETRY: u32 = 2;
+
+impl Refusal {
+    fn row(&self) -> (u16, &'static str) {
+        let at = match self {
+            Refusal::BadRequest(_) => 0,
+            Refusal::BadHost(_) => 1,
+            Refusal::UnknownHost => 2,
+            Refusal::UnknownContainer => 3,
+            Refusal::UnknownService => 4,
+            Refusal::NotHttp => 5,
+            Refusal::Starting(_) => 6,
+            Refusal::Stopped(_) => 7,
+            Refusal::Paused(_) => 8,
+            Refusal::Failed(_) => 9,
+            Refusal::ServiceFailed => 10,
+            Refusal::ServiceSilent => 11,
+            Refusal::ControlAway => 12,
+            Refusal::Misdirected => 13,
+            Refusal::HttpsRequired => 14,
+            Refusal::MethodNotAllowed => 15,
+            Refusal::RequestTimeout => 16,
+            Refusal::BodyTooLarge => 17,
+            Refusal::TargetTooLong => 18,
+            Refusal::HeadersTooLarge => 19,
+            Refusal::TooManyRequests => 20,
+        };
+        REFUSALS[at]
+    }
+
+    /// The stable name of the refusal.
+    pub fn code(&self) -> &'static str {
+        self.row().1
+    }
+
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.row().0).expect("the list holds statuses")
+    }
+
+    /// Whether the connection is in doubt after it.
+    pub fn closes(&self) -> bool {
+        matches!(
+            self,
+            Refusal::BadRequest(_)
+                | Refusal::BadHost(_)
+                | Refusal::RequestTimeout
+                | Refusal::BodyTooLarge
+                | Refusal::TargetTooLong
+                | Refusal::HeadersTooLarge
+        )
+    }
+
+    pub fn retry_after(&self) -> Option<u32> {
+        match self {
+            Refusal::Starting(_) => Some(STARTING_RETRY),
+            Refusal::ControlAway => Some(2),
+            Refusal::TooManyRequests => Some(1),
+            _ => None,
+        }
+    }
+
+    /// A sentence that says what, and what next.
+    fn message(&self) -> Cow<'static, str> {
+        let place =
+            |place: &Arc<Place>, rest: &str| format!("The computer \"{}\" {rest}", place.name);
+        match self {
+            Refusal::BadRequest(why) => format!("The request cannot be served: {why}.").into(),
+            Refusal::BadHost(why) => format!("The request names no usable host: {why}.").into(),
+            Refusal::UnknownHost => "Nothing answers at this name. Check it for a typing error.".into(),
+            Refusal::UnknownContainer => {
+                "No computer answers at this name. It may have been deleted, or the address is not complete.".into()
+            }
+            Refusal::UnknownService => {
+                "The name of a computer goes on with a service and its number, as in terminal-1, files-1 or http-8080. This one goes on with something else.".into()
+            }
+            Refusal::NotHttp => "This name is not for a browser: its service does not speak HTTP.".into(),
+            Refusal::Starting(it) => place(it, "is starting. It will answer in a moment.").into(),
+            Refusal::Stopped(it) => place(it, "is stopped. Start it and try again.").into(),
+            Refusal::Paused(it) => place(it, "is paused. Resume it and try again.").into(),
+            Refusal::Failed(it) => place(it, "has failed. Its status log says why.").into(),
+            Refusal::ServiceFailed => {
+                "The computer runs, but its services cannot be reached. They may be starting; otherwise restart the computer.".into()
+            }
+            Refusal::ServiceSilent => "The computer runs, but the service did not answer in time.".into(),
+            Refusal::ControlAway => "The API is not available right now. Computers go on running; try again in a moment.".into(),
+            Refusal::Misdirected => "This connection was made for another name. Connect again with this one.".into(),
+            Refusal::HttpsRequired => "This name is served over HTTPS only.".into(),
+            Refusal::MethodNotAllowed => "This method is not allowed here.".into(),
+            Refusal::RequestTimeout => "The request's body did not arrive in time.".into(),
+            Refusal::BodyTooLarge => "The request's body is larger than the API takes.".into(),
+            Refusal::TargetTooLong => "The path and query are too long.".into(),
+            Refusal::HeadersTooLarge => "The request's headers are too large.".into(),
+            Refusal::TooManyRequests => "Too many requests from your address are under way. Wait for some of them to end.".into(),
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Refusal::BadRequest(_) | Refusal::BadHost(_) => "This request makes no sense",
+            Refusal::UnknownHost => "Nothing here",
+            Refusal::UnknownContainer => "No such computer",
+            Refusal::UnknownService => "No such service",
+            Refusal::NotHttp => "Not a web page",
+            Refusal::Starting(_) => "Starting up",
+            Refusal::Stopped(_) => "Stopped",
+            Refusal::Paused(_) => "Paused",
+            Refusal::Failed(_) => "Failed",
+            Refusal::ServiceFailed => "Cannot reach the computer",
+            Refusal::ServiceSilent => "No answer in time",
+            Refusal::ControlAway => "The API is away",
+            Refusal::Misdirected => "Wrong connection",
+            Refusal::HttpsRequired => "HTTPS only",
+            Refusal::MethodNotAllowed => "Not allowed",
+            Refusal::RequestTimeout => "Too slow",
+            Refusal::BodyTooLarge | Refusal::TargetTooLong | Refusal::HeadersTooLarge => {
+                "Too large"
+            }
+            Refusal::TooManyRequests => "Too many requests",
+        }
+    }
+
+    /// The answer in the form its reader wants.
+    pub fn answer(&self, audience: Audience) -> Answer {
+        let status = self.status();
+        let error = status.canonical_reason().unwrap_or("Error");
+        let (code, message) = (self.code(), self.message());
+        let (content_type, body, policy) = match audience {
+            Audience::Api => {
+                let body = json!({
+                    "statusCode": status.as_u16(),
+                    "error": error,
+                    "message": message,
+                    "code": code,
+                });
+                (JSON, body.to_string(), None)
+            }
+            Audience::Kit => {
+                let body = json!({ "error": error, "message": message, "code": code });
+                (JSON, body.to_string(), None)
+            }
+            Audience::Person => (
+                "text/html; charset=utf-8",
+                self.page(&message),
+                Some(&**POLICY),
+            ),
+        };
+        Answer {
+            status,
+            content_type,
+            body,
+            retry_after: self.retry_after(),
+            policy,
+        }
+    }
+
+    fn page(&self, message: &str) -> String {
+        let starting = matches!(self, Refusal::Starting(_));
+        let reload = if starting {
+            format!("<meta http-equiv=\"refresh\" content=\"{STARTING_RETRY}\">\n")
+        } else {
+            String::new()
+        };
+        let mark = if starting {
+            "<div class=\"spin\" role=\"status\" aria-label=\"starting\"></div>"
+        } else {
+            ""
+        };
+        let (status, title, code) = (self.status().as_u16(), self.title(), self.code());
+        let message = escape(message);
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"robots\" content=\"noindex\">\n{reload}<title>{title}</title>\n\
+             <style>{STYLE}</style>\n</head>\n<body>\n<main>\n{mark}<p class=\"status\">{status}</p>\n\
+             <h1>{title}</h1>\n<p>{message}</p>\n<footer><code>{code}</code></footer>\n</main>\n</body>\n</html>\n"
+        )
+    }
+}
+
+const JSON: &str = "application/json; charset=utf-8";
+
+/// The style of every page: no font, image or script comes from anywhere.
+const STYLE: &str = include_str!("refusals.css");
+
+/// A page may use this one style and do nothing else.
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(STYLE));
+    format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'")
+});
+
+fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use routes::Id;
+    use routes::table::{Owners, State};
+
+    use super::*;
+
+    fn place(name: &str) -> Arc<Place> {
+        Arc::new(Place {
+            container: Id([0xab; 12]),
+            project: Id([0xcd; 12]),
+            name: name.into(),
+            state: State::Stopped,
+            incarnation: 1,
+            directory: "/secret/path".into(),
+            owners: Owners { base: 0, count: 0 },
+        })
+    }
+
+    fn all() -> Vec<Refusal> {
+        let it = place("web");
+        vec![
+            Refusal::BadRequest("two lengths"),
+            Refusal::BadHost(Rejection::BadLabel),
+            Refusal::UnknownHost,
+            Refusal::UnknownContainer,
+            Refusal::UnknownService,
+            Refusal::NotHttp,
+            Refusal::Starting(it.clone()),
+            Refusal::Stopped(it.clone()),
+            Refusal::Paused(it.clone()),
+            Refusal::Failed(it),
+            Refusal::ServiceFailed,
+            Refusal::ServiceSilent,
+            Refusal::ControlAway,
+            Refusal::Misdirected,
+            Refusal::HttpsRequired,
+            Refusal::MethodNotAllowed,
+            Refusal::RequestTimeout,
+            Refusal::BodyTooLarge,
+            Refusal::TargetTooLong,
+            Refusal::HeadersTooLarge,
+            Refusal::TooManyRequests,
+        ]
+    }
+
+    #[test]
+    fn the_list_is_complete_and_no_answer_leaks() {
+        let rows: Vec<_> = all().iter().map(Refusal::row).collect();
+        assert_eq!(rows, REFUSALS);
+        for refusal in all() {
+            for audience in [Audience::Api, Audience::Kit, Audience::Person] {
+                let body = refusal.answer(audience).body;
+                assert!(!body.contains("abab") && !body.contains("cdcd"), "{body}");
+                assert!(!body.contains("/secret"), "{body}");
+                assert!(body.contains(refusal.code()), "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_are_those_of_the_contract() {
+        let read = |audience| {
+            let body = Refusal::Stopped(place("web")).answer(audience).body;
+            serde_json::from_str::<serde_json::Value>(&body).expect("JSON")
+        };
+        let message = "The computer \"web\" is stopped. Start it and try again.";
+        let (error, code) = ("Service Unavailable", "container_stopped");
+        let api = json!({ "statusCode": 503, "error": error, "message": message, "code": code });
+        assert_eq!(read(Audience::Api), api);
+        assert_eq!(
+            read(Audience::Kit),
+            json!({ "error": error, "message": message, "code": code })
+        );
+    }
+
+    #[test]
+    fn a_page_runs_nothing_and_loads_nothing() {
+        let evil = place("<script>alert('x')</script>\" onload=\"y");
+        let answer = Refusal::Stopped(evil).answer(Audience::Person);
+        assert!(!answer.body.contains("<script"), "{}", answer.body);
+        assert!(!answer.body.contains("\" onload"), "{}", answer.body);
+        assert!(!answer.body.contains("http://") && !answer.body.contains("https://"));
+        assert!(
+            answer
+                .policy
+                .expect("a policy")
+                .starts_with("default-src 'none'")
+        );
+        let waits = Refusal::Starting(place("web")).answer(Audience::Person);
+        assert!(waits.body.contains("http-equiv=\"refresh\""));
+        assert_eq!(waits.retry_after, Some(2));
+    }
+}

@@ -1,0 +1,140 @@
+//! What is read out of a request before anything is decided: who sent it, whether it can mean two
+//! things, whom it asks for and what it expects back.
+
+use std::sync::Arc;
+
+use http::{HeaderName, Method, header};
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use crate::connection::Connection;
+use crate::refusals::Audience;
+
+/// The connection it came over.
+pub fn connection(session: &Session) -> Option<Arc<Connection>> {
+    let facts = session
+        .digest()?
+        .proxy_digest
+        .as_ref()?
+        .user_data
+        .as_ref()?;
+    facts.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// Refuse HTTP/1 headers that two readers could read in two ways (RFC 9112, sections 2.2, 6.1
+/// and 11.2), judged by the bytes that arrived.
+pub fn check_wire(session: &Session) -> Result<(), &'static str> {
+    let raw = session.to_h1_raw();
+    let mut before = 0;
+    for &byte in raw.iter() {
+        if (byte == b'\n') != (before == b'\r') {
+            return Err("a line does not end in CR and LF");
+        }
+        before = byte;
+    }
+    let request = session.req_header();
+    let mut codings = request.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("the transfer coding is not just chunked");
+        }
+        // By now a length beside it has been removed from the parsed headers.
+        let mut lines = raw.split(|&byte| byte == b'\n');
+        let name = b"content-length:";
+        if lines
+            .any(|line| line.len() >= name.len() && line[..name.len()].eq_ignore_ascii_case(name))
+        {
+            return Err("it has both a length and a transfer coding");
+        }
+    }
+    Ok(())
+}
+
+/// The one authority that the request names. A target in absolute form (RFC 9112, section 3.2.2)
+/// becomes one in origin form.
+pub fn authority(session: &mut Session) -> Result<String, &'static str> {
+    const NONE: &str = "it names no host";
+    let h2 = session.is_http2();
+    let request = session.req_header_mut();
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err("it names two hosts"),
+        (Some(host), None) => Some(
+            host.to_str()
+                .map_err(|_| "its host is not ASCII")?
+                .to_owned(),
+        ),
+        (None, None) => None,
+    };
+    if h2 {
+        let authority = request.uri.authority().map(|it| it.as_str().to_owned());
+        return authority.or(host).ok_or(NONE);
+    }
+    let target = request.raw_path();
+    if target.starts_with(b"/") || target == b"*" {
+        return host.ok_or(NONE);
+    }
+    let text = std::str::from_utf8(target).map_err(|_| "its target is not ASCII")?;
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| {
+            let (head, rest) = text.split_at_checked(scheme.len())?;
+            head.eq_ignore_ascii_case(scheme).then_some(rest)
+        })
+        .ok_or("its target has no form that is known")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (named, path) = rest.split_at(end);
+    let origin = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
+    let named = named.to_owned();
+    if host.is_some_and(|host| !host.eq_ignore_ascii_case(&named)) {
+        return Err("its target and its host differ");
+    }
+    request
+        .set_raw_path(origin.as_bytes())
+        .map_err(|_| "its target is not a URI")?;
+    Ok(named)
+}
+
+/// Whether it asks to become a WebSocket (RFC 6455, section 4.1). Nothing else is exempt from the
+/// time that a body may take.
+pub fn is_websocket(session: &mut Session) -> bool {
+    if !session.is_upgrade_req() || !session.is_body_empty() {
+        return false;
+    }
+    let request = session.req_header();
+    let upgrade = request.headers.get(header::UPGRADE);
+    request.method == Method::GET
+        && upgrade.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The length that its body is said to have.
+pub fn declared_length(request: &RequestHeader) -> Option<u64> {
+    request
+        .headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Who reads a refusal: a page is for a navigation that asked for one.
+pub fn audience(request: &RequestHeader, api: bool) -> Audience {
+    let text = |name: HeaderName| request.headers.get(name).and_then(|it| it.to_str().ok());
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let navigates = match text(HeaderName::from_static("sec-fetch-dest")) {
+        Some(destination) => matches!(destination, "document" | "iframe" | "frame"),
+        None => true,
+    };
+    let html = text(header::ACCEPT).is_some_and(|accept| accept.contains("text/html"));
+    match (reads && navigates && html, api) {
+        (true, _) => Audience::Person,
+        (false, true) => Audience::Api,
+        (false, false) => Audience::Kit,
+    }
+}

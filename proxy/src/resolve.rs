@@ -1,0 +1,153 @@
+//! From an address to where its requests go.
+
+use std::sync::Arc;
+
+use routes::Id;
+use routes::address::{Address, Door, Label, Rejection};
+use routes::table::{Place, Table};
+
+use crate::refusals::Refusal;
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// The API, in a realm where the host named one.
+    Control { realm: Option<Id> },
+    /// The kit of a container.
+    Kit { place: Arc<Place>, door: KitDoor },
+}
+
+/// What in a kit is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct KitDoor {
+    /// The slug of a service, or the protocol of a port.
+    pub service: &'static str,
+    pub index: Option<u32>,
+    pub port: Option<u16>,
+    pub subdir: Option<Label>,
+}
+
+/// Where requests for this address go. Whether they may go there now, [`crate::admit`] says.
+pub fn resolve(address: &Address, table: &Table) -> Result<Destination, Refusal> {
+    let (project, container, door) = match *address {
+        Address::Api => return Ok(Destination::Control { realm: None }),
+        Address::Realm(realm) => return Ok(Destination::Control { realm: Some(realm) }),
+        Address::Container {
+            project,
+            container,
+            door,
+        } => (project, container, door),
+        // No alias is in the table yet, and from outside nobody is inside a container.
+        Address::Alias(_) | Address::Local => return Err(Refusal::UnknownHost),
+    };
+    let place = table
+        .find(project, container)
+        .ok_or(Refusal::UnknownContainer)?;
+    let blank = KitDoor {
+        service: "",
+        index: None,
+        port: None,
+        subdir: None,
+    };
+    let door = match door {
+        Door::Kit { service, index } => KitDoor {
+            service: service.slug,
+            index: Some(index),
+            ..blank
+        },
+        Door::Exec { subdir, index } => KitDoor {
+            service: "exec",
+            index: Some(index),
+            subdir: Some(subdir),
+            ..blank
+        },
+        Door::Port { scheme, port } => KitDoor {
+            service: scheme.as_str(),
+            port: Some(port),
+            ..blank
+        },
+        Door::Desktop { .. } => return Err(Refusal::UnknownService),
+        Door::Ssh | Door::Proxy => return Err(Refusal::NotHttp),
+    };
+    Ok(Destination::Kit {
+        place: place.clone(),
+        door,
+    })
+}
+
+/// What to say about a host that names nothing.
+pub fn refuse_host(rejection: Rejection) -> Refusal {
+    match rejection {
+        malformed if malformed.is_malformed() => Refusal::BadHost(malformed),
+        Rejection::NoService | Rejection::UnknownService | Rejection::BadIndex => {
+            Refusal::UnknownService
+        }
+        _ => Refusal::UnknownHost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use routes::Zone;
+    use routes::table::{Change, Owners, State, Update};
+
+    use super::*;
+
+    const P: &str = "0123456789abcdef01234567";
+    const C: &str = "fedcba9876543210fedcba98";
+
+    #[test]
+    fn addresses_lead_where_the_table_says() {
+        let zone = Zone::new("hoody.localhost", "box1").expect("a zone");
+        let mut table = Table::default();
+        let place = Place {
+            container: C.parse().expect("an id"),
+            project: P.parse().expect("an id"),
+            name: "web".into(),
+            state: State::Running,
+            incarnation: 7,
+            directory: "/run/c".into(),
+            owners: Owners { base: 1, count: 1 },
+        };
+        table.apply(Update {
+            generation: 1,
+            change: Change::Upsert(place),
+        });
+        let on = |label: &str| format!("{label}.box1.containers.hoody.localhost");
+        let cases = [
+            ("api.hoody.localhost".to_owned(), "control"),
+            (format!("{P}.api.hoody.localhost"), "control"),
+            (on(&format!("{P}-{C}-terminal-1")), "terminal Some(1) None"),
+            (on(&format!("{C}-notifications-2")), "n Some(2) None"),
+            (on(&format!("{C}-http-3000")), "http None Some(3000)"),
+            (on(&format!("shop.{C}-exec-1")), "exec Some(1) None"),
+            (on(&format!("{C}-{C}-terminal-1")), "unknown_container"),
+            (on(&format!("{P}-{P}-terminal-1")), "unknown_container"),
+            (on(&format!("{P}-terminal-1")), "unknown_container"),
+            (on(&format!("{P}-{P}-nothing-1")), "unknown_service"),
+            (on(&format!("{P}-{C}")), "unknown_service"),
+            (on(&format!("{P}-{P}-ssh")), "unknown_container"),
+            (on(&format!("{P}-{C}-ssh")), "service_not_http"),
+            (on("some-alias"), "unknown_host"),
+            (
+                "localhost.containers.hoody.localhost".into(),
+                "unknown_host",
+            ),
+            ("elsewhere.example".into(), "unknown_host"),
+            ("a_b".into(), "bad_host"),
+        ];
+        for (host, expected) in cases {
+            let found = Address::parse(&host, &zone)
+                .map_err(refuse_host)
+                .and_then(|address| resolve(&address, &table));
+            let found = match found {
+                Ok(Destination::Control { .. }) => "control".to_owned(),
+                Ok(Destination::Kit { door, .. }) => {
+                    format!("{} {:?} {:?}", door.service, door.index, door.port)
+                }
+                Err(refusal) => refusal.code().to_owned(),
+            };
+            assert_eq!(found, expected, "{host}");
+        }
+    }
+}

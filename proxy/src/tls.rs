@@ -1,0 +1,131 @@
+//! The handshake: HTTP/2 or HTTP/1.1 by ALPN, with the certificate that the resolver has for the
+//! name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::client::verify_server_name;
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::server::{Acceptor, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::connection::Socket;
+
+/// Makes TLS connections.
+pub struct Tls {
+    server: Arc<ServerConfig>,
+    certs: Arc<dyn ResolvesServerCert>,
+    handshake: Duration,
+}
+
+/// What a handshake settled.
+#[derive(Debug)]
+pub struct Secured {
+    /// The name the client asked for, as it wrote it.
+    sni: Option<Box<str>>,
+    certificate: Arc<CertifiedKey>,
+    /// Whether ALPN chose HTTP/2.
+    pub h2: bool,
+}
+
+/// Why there was no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHandshake {
+    /// It took longer than it may.
+    Slow,
+    /// There is no certificate for the name.
+    UnknownName,
+    /// Not TLS, no common parameters, or the client went away.
+    Failed,
+}
+
+impl NoHandshake {
+    pub fn reason(self) -> &'static str {
+        match self {
+            NoHandshake::Slow => "slow",
+            NoHandshake::UnknownName => "unknown_name",
+            NoHandshake::Failed => "failed",
+        }
+    }
+}
+
+impl Tls {
+    pub fn new(
+        certs: Arc<dyn ResolvesServerCert>,
+        handshake: Duration,
+    ) -> Result<Tls, rustls::Error> {
+        let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(certs.clone());
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        server.ticketer = ring::Ticketer::new()?;
+        // Tickets keep a session's state with the client; nothing of it is kept here.
+        server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        Ok(Tls {
+            server: Arc::new(server),
+            certs,
+            handshake,
+        })
+    }
+
+    /// Shake hands, all of it within the deadline.
+    pub async fn accept(
+        &self,
+        socket: Socket,
+    ) -> Result<(Box<TlsStream<Socket>>, Secured), NoHandshake> {
+        match timeout(self.handshake, Box::pin(self.shake(socket))).await {
+            Ok(done) => done,
+            Err(_) => Err(NoHandshake::Slow),
+        }
+    }
+
+    async fn shake(
+        &self,
+        socket: Socket,
+    ) -> Result<(Box<TlsStream<Socket>>, Secured), NoHandshake> {
+        let acceptor = LazyConfigAcceptor::new(Acceptor::default(), socket);
+        let start = acceptor.await.map_err(|_| NoHandshake::Failed)?;
+        let hello = start.client_hello();
+        let sni = hello.server_name().map(Box::<str>::from);
+        let certificate = self.certs.resolve(hello).ok_or(NoHandshake::UnknownName)?;
+        let stream = start
+            .into_stream(self.server.clone())
+            .await
+            .map_err(|_| NoHandshake::Failed)?;
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((
+            Box::new(stream),
+            Secured {
+                sni,
+                certificate,
+                h2,
+            },
+        ))
+    }
+}
+
+impl Secured {
+    /// Whether the client was shown a certificate for this host, a lower-case name. A client may
+    /// send requests for several names over one connection (RFC 9113, section 9.1.1).
+    pub fn covers(&self, host: &str) -> bool {
+        if self
+            .sni
+            .as_deref()
+            .is_some_and(|sni| sni.eq_ignore_ascii_case(host))
+        {
+            return true;
+        }
+        let Ok(name) = ServerName::try_from(host) else {
+            return false;
+        };
+        let leaf = self.certificate.cert.first();
+        leaf.and_then(|leaf| ParsedCertificate::try_from(leaf).ok())
+            .is_some_and(|leaf| verify_server_name(&leaf, &name).is_ok())
+    }
+}

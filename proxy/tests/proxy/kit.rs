@@ -1,0 +1,210 @@
+//! What stands behind the proxy: an HTTP server on a unix socket that tells what it saw.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt, stream};
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+/// What a kit has seen, and what it is told.
+#[derive(Default)]
+pub struct Seen {
+    pub connections: AtomicUsize,
+    pub requests: AtomicUsize,
+    pub received: AtomicU64,
+    /// Uploads are read from when this is set.
+    pub read_uploads: AtomicBool,
+    /// `/gate` answers when told.
+    pub gate: Notify,
+    /// A request's connection was closed before its answer was over.
+    pub abandoned: AtomicUsize,
+}
+
+/// A kit that serves until it is dropped.
+pub struct Kit {
+    pub seen: Arc<Seen>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Kit {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Body = BoxBody<Bytes, Infallible>;
+
+pub fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).boxed()
+}
+
+impl Kit {
+    /// Serve on this socket, in place of what is there.
+    pub fn serve(socket: &Path) -> Kit {
+        let _ = std::fs::remove_file(socket);
+        let listener = UnixListener::bind(socket).expect("a socket");
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        let task = tokio::spawn(async move {
+            // Ends every connection when it is dropped.
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                let shared = shared.clone();
+                connections.spawn(async move {
+                    let service = service_fn(move |request| answer(request, shared.clone()));
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .with_upgrades()
+                        .await;
+                });
+            }
+        });
+        Kit { seen, task }
+    }
+}
+
+struct Abandoned(Arc<Seen>, bool);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.abandoned.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    seen: Arc<Seen>,
+) -> Result<Response<Body>, Infallible> {
+    seen.requests.fetch_add(1, Ordering::SeqCst);
+    let path = request.uri().path().to_owned();
+    Ok(match path.as_str() {
+        "/upload" => {
+            while !seen.read_uploads.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let mut bytes = 0u64;
+            while let Some(frame) = request.body_mut().frame().await {
+                let Ok(frame) = frame else { break };
+                bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                seen.received.store(bytes, Ordering::SeqCst);
+            }
+            Response::new(full(bytes.to_string()))
+        }
+        "/download" => {
+            let chunks: u64 = request
+                .uri()
+                .query()
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(1);
+            let sent = seen.clone();
+            let parts = stream::iter(0..chunks).map(move |_| {
+                sent.received.fetch_add(64 << 10, Ordering::SeqCst);
+                Ok::<_, Infallible>(Frame::data(Bytes::from(vec![7u8; 64 << 10])))
+            });
+            Response::new(BodyExt::boxed(StreamBody::new(parts)))
+        }
+        "/events" => {
+            let gate = seen.clone();
+            let parts = stream::unfold(0, move |number| {
+                let gate = gate.clone();
+                async move {
+                    if number > 0 {
+                        gate.gate.notified().await;
+                    }
+                    let event = Bytes::from(format!("data: {number}\n\n"));
+                    (number < 3).then(|| (Ok::<_, Infallible>(Frame::data(event)), number + 1))
+                }
+            });
+            Response::builder()
+                .header("content-type", "text/event-stream")
+                .body(BodyExt::boxed(StreamBody::new(Box::pin(parts))))
+                .expect("a response")
+        }
+        "/gate" => {
+            let mut left = Abandoned(seen.clone(), false);
+            seen.gate.notified().await;
+            left.1 = true;
+            Response::new(full("open"))
+        }
+        "/never" => {
+            let _left = Abandoned(seen.clone(), false);
+            std::future::pending::<()>().await;
+            unreachable!()
+        }
+        "/ws" => websocket(request),
+        "/status" => Response::builder()
+            .status(StatusCode::IM_A_TEAPOT)
+            .header("x-mine", "kept")
+            .body(full("short and stout"))
+            .expect("a response"),
+        _ => {
+            let headers: Vec<(String, String)> = request
+                .headers()
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        name.to_string(),
+                        String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                    )
+                })
+                .collect();
+            let method = request.method().to_string();
+            let target = request.uri().to_string();
+            let body = match request.into_body().collect().await {
+                Ok(body) => body.to_bytes().len(),
+                Err(_) => return Ok(Response::new(full("cut off"))),
+            };
+            let told =
+                json!({ "method": method, "target": target, "headers": headers, "body": body });
+            Response::new(full(told.to_string()))
+        }
+    })
+}
+
+fn websocket(mut request: Request<Incoming>) -> Response<Body> {
+    let key = request
+        .headers()
+        .get("sec-websocket-key")
+        .expect("a key")
+        .clone();
+    let accept = derive_accept_key(key.as_bytes());
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(&mut request).await.expect("upgraded");
+        let socket =
+            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        let (mut write, mut read) = socket.split();
+        // At once, with the handshake: the case in which a tunnel may be lost.
+        let _ = write.send("hello".into()).await;
+        while let Some(Ok(message)) = read.next().await {
+            if (message.is_text() || message.is_binary()) && write.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-accept", accept)
+        .body(full(""))
+        .expect("a response")
+}

@@ -1,0 +1,401 @@
+//! A proxy with containers behind it and clients in front.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use proxy::{AccessLog, Config, Proxy};
+use routes::table::{Ack, Change, KIT_SOCKET, Owners, Place, State, Update};
+use routes::{Id, Zone};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::kit::Kit;
+
+pub const NODE: &str = "box1";
+
+pub struct Rig {
+    pub directory: TempDir,
+    pub proxy: Option<Proxy>,
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+    pub metrics: SocketAddr,
+    pub config: Config,
+    certs: Arc<Certs>,
+    feed: Option<Feed>,
+    made: AtomicU8,
+}
+
+/// A container behind the proxy, with its kit.
+pub struct Container {
+    pub place: Place,
+    pub kit: Option<Kit>,
+}
+
+impl Container {
+    pub fn label(&self, door: &str) -> String {
+        format!("{}-{}-{door}", self.place.project, self.place.container)
+    }
+
+    /// The hostname of something in it.
+    pub fn host(&self, door: &str) -> String {
+        format!("{}.{NODE}.containers.hoody.localhost", self.label(door))
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.place.directory.join(KIT_SOCKET)
+    }
+
+    pub fn seen(&self) -> &crate::kit::Seen {
+        &self.kit.as_ref().expect("it has a kit").seen
+    }
+}
+
+pub const API: &str = "api.hoody.localhost";
+
+impl Rig {
+    pub async fn start() -> Rig {
+        Rig::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Rig {
+        let directory = tempfile::tempdir().expect("a directory");
+        let zone = Zone::new("hoody.localhost", NODE).expect("a zone");
+        let mut config = Config::new(zone, directory.path());
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        (config.http, config.https, config.metrics) = (vec![any], vec![any], Some(any));
+        config.workers = 2;
+        config.limits.drain = Duration::from_secs(2);
+        change(&mut config);
+        let certs = Arc::new(Certs::new());
+        let proxy = Proxy::start(config.clone(), certs.clone()).expect("it starts");
+        let mut rig = Rig {
+            http: proxy.bound().http[0],
+            https: proxy.bound().https[0],
+            metrics: proxy.bound().metrics.expect("it was asked for"),
+            proxy: Some(proxy),
+            directory,
+            config,
+            certs,
+            feed: None,
+            made: AtomicU8::new(1),
+        };
+        rig.push(1, Change::Replace(vec![])).await;
+        rig
+    }
+
+    /// Stop it and start it again, without control.
+    pub async fn restart(&mut self) {
+        self.feed = None;
+        self.proxy.take().expect("it runs").stop().await;
+        let proxy = Proxy::start(self.config.clone(), self.certs.clone()).expect("it starts");
+        (self.http, self.https) = (proxy.bound().http[0], proxy.bound().https[0]);
+        self.proxy = Some(proxy);
+    }
+
+    /// Send a change as control does, and wait until it is in effect.
+    pub async fn push(&mut self, generation: u64, change: Change) {
+        if self.feed.is_none() {
+            self.feed = Some(Feed::connect(&self.config).await);
+        }
+        let update = Update { generation, change };
+        let feed = self.feed.as_mut().expect("it was just made");
+        assert_eq!(feed.send(&update).await, Some(Ack { generation }));
+    }
+
+    fn next(&self) -> u8 {
+        self.made.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// A container in this state, whose kit serves.
+    pub async fn container(&mut self, state: State) -> Container {
+        let number = self.next();
+        let directory = self.directory.path().join(format!("containers/{number}"));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let kit = Kit::serve(&directory.join(KIT_SOCKET));
+        let uid = rustix::process::geteuid().as_raw();
+        let place = Place {
+            container: Id([number; 12]),
+            project: Id([0xee; 12]),
+            name: format!("web{number}"),
+            state,
+            incarnation: 1,
+            directory,
+            owners: Owners {
+                base: uid,
+                count: 1,
+            },
+        };
+        self.upsert(&place).await;
+        Container {
+            place,
+            kit: Some(kit),
+        }
+    }
+
+    pub async fn running(&mut self) -> Container {
+        self.container(State::Running).await
+    }
+
+    pub async fn upsert(&mut self, place: &Place) {
+        let generation = u64::from(self.next()) + 1;
+        self.push(generation, Change::Upsert(place.clone())).await;
+    }
+
+    /// Control's API.
+    pub fn control(&self) -> Kit {
+        Kit::serve(&self.config.control)
+    }
+
+    // ---- clients
+
+    pub async fn tcp(&self) -> TcpStream {
+        TcpStream::connect(self.http).await.expect("it listens")
+    }
+
+    pub async fn tls(
+        &self,
+        sni: &str,
+        alpn: &[&[u8]],
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certs.root.clone()).expect("a root");
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let mut client = rustls::ClientConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let socket = TcpStream::connect(self.https).await?;
+        let name = ServerName::try_from(sni.to_owned()).expect("a name");
+        tokio_rustls::TlsConnector::from(Arc::new(client))
+            .connect(name, socket)
+            .await
+    }
+
+    /// One request over a connection of its own, plain HTTP/1.1.
+    pub async fn send<B>(&self, request: Request<B>) -> Response<Incoming>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(self.tcp().await))
+                .await
+                .expect("a connection");
+        tokio::spawn(connection);
+        sender.send_request(request).await.expect("an answer")
+    }
+
+    pub async fn h2(&self, sni: &str) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+        let stream = self.tls(sni, &[b"h2"]).await.expect("a connection");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .expect("a connection");
+        tokio::spawn(connection);
+        sender
+    }
+
+    pub async fn get(&self, host: &str, path: &str) -> Heard {
+        self.ask(Request::get(path).header("host", host)).await
+    }
+
+    pub async fn ask(&self, request: http::request::Builder) -> Heard {
+        let request = request.body(Full::new(Bytes::new())).expect("a request");
+        Heard::from(self.send(request).await).await
+    }
+
+    /// Write these bytes and read until the connection ends.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut socket = self.tcp().await;
+        socket.write_all(bytes).await.expect("written");
+        let mut answer = Vec::new();
+        let read = socket.read_to_end(&mut answer);
+        let _ = tokio::time::timeout(Duration::from_secs(5), read)
+            .await
+            .expect("it closes");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    pub async fn metric(&self, line: &str) -> f64 {
+        let mut socket = TcpStream::connect(self.metrics).await.expect("it listens");
+        socket
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n")
+            .await
+            .expect("written");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.expect("read");
+        text.lines()
+            .find_map(|row| row.strip_prefix(line)?.trim().parse().ok())
+            .unwrap_or(0.0)
+    }
+
+    /// The access log so far.
+    pub fn log(&self) -> Vec<Value> {
+        let AccessLog::File(path) = &self.config.access_log else {
+            return vec![];
+        };
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a line is JSON"))
+            .collect()
+    }
+
+    /// Wait for the log to hold a line about this target.
+    pub async fn logged(&self, target: &str) -> Value {
+        eventually(|| self.log().into_iter().find(|line| line["target"] == target)).await
+    }
+}
+
+/// Wait for something that must come.
+pub async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..500 {
+        if let Some(found) = look() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not come within 5 s");
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Heard {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Heard {
+    pub async fn from(response: Response<Incoming>) -> Heard {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        Heard {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The code of a refusal.
+    pub fn code(&self) -> String {
+        self.json()["code"].as_str().expect("a code").to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The values of a header as the kit saw it.
+    pub fn told(&self, name: &str) -> Vec<String> {
+        let told = self.json();
+        let headers = told["headers"].as_array().expect("headers").clone();
+        headers
+            .into_iter()
+            .filter(|pair| pair[0] == name)
+            .map(|pair| pair[1].as_str().expect("text").to_owned())
+            .collect()
+    }
+}
+
+/// Control's side of the feed.
+pub struct Feed {
+    stream: BufReader<UnixStream>,
+}
+
+impl Feed {
+    pub async fn connect(config: &Config) -> Feed {
+        let stream = UnixStream::connect(&config.feed)
+            .await
+            .expect("the feed listens");
+        Feed {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    pub async fn send(&mut self, update: &Update) -> Option<Ack> {
+        let line = serde_json::to_string(update).expect("JSON");
+        self.line(&line).await
+    }
+
+    /// Send a line; nothing where it is answered by the end of the connection.
+    pub async fn line(&mut self, line: &str) -> Option<Ack> {
+        let line = format!("{line}\n");
+        self.stream
+            .get_mut()
+            .write_all(line.as_bytes())
+            .await
+            .ok()?;
+        self.answer().await
+    }
+
+    pub async fn answer(&mut self) -> Option<Ack> {
+        let mut answer = String::new();
+        match self.stream.read_line(&mut answer).await {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(serde_json::from_str(&answer).expect("an ack")),
+        }
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes).await
+    }
+}
+
+/// One certificate for every name of the zone.
+#[derive(Debug)]
+struct Certs {
+    root: CertificateDer<'static>,
+    key: Arc<CertifiedKey>,
+}
+
+impl Certs {
+    fn new() -> Certs {
+        let names = [
+            API.to_owned(),
+            format!("*.{API}"),
+            format!("*.{NODE}.containers.hoody.localhost"),
+        ];
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let root = made.cert.der().clone();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let key = rustls::crypto::ring::sign::any_supported_type(&key.into()).expect("a key");
+        Certs {
+            key: Arc::new(CertifiedKey::new(vec![root.clone()], key)),
+            root,
+        }
+    }
+}
+
+impl ResolvesServerCert for Certs {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let known = hello
+            .server_name()
+            .is_some_and(|name| name.ends_with("hoody.localhost"));
+        known.then(|| self.key.clone())
+    }
+}

@@ -1,0 +1,9 @@
+//! Stories on real containers. They need a running node: `tests/e2e/run.sh` makes one of its own,
+//! runs these, and removes it.
+
+mod command;
+mod crash;
+mod life;
+mod machine;
+mod network;
+mod services;

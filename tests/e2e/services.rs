@@ -1,0 +1,147 @@
+//! The kit of a real container, through its hostnames.
+
+use futures::{SinkExt, StreamExt};
+use reqwest::Method;
+use serde_json::json;
+use tests::Node;
+use tokio_tungstenite::tungstenite::Message;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_typed_into_and_survives_its_client() {
+    let node = Node::running();
+    let web = node.create("typed").await;
+    let path = "/api/v1/terminal/ws?terminal_id=1";
+    let hello = json!({ "command": "{", "columns": 80, "rows": 24 }).to_string();
+    for (typed, want) in [
+        ("echo $((6*7))-first\n", "42-first"),
+        ("echo again-$((6*7))\n", "again-42"),
+    ] {
+        let mut socket = node
+            .client
+            .websocket(&web.host("terminal"), path, Some("tty"))
+            .await
+            .unwrap();
+        socket.send(Message::text(hello.clone())).await.unwrap();
+        socket
+            .send(Message::binary([b"0", typed.as_bytes()].concat()))
+            .await
+            .unwrap();
+        let mut seen = String::new();
+        let read = async {
+            while let Some(Ok(message)) = socket.next().await {
+                if let Message::Binary(bytes) = message
+                    && bytes.first() == Some(&b'0')
+                {
+                    seen.push_str(&String::from_utf8_lossy(&bytes[1..]));
+                    if seen.contains(want) {
+                        return true;
+                    }
+                }
+            }
+            false
+        };
+        let found = tokio::time::timeout(std::time::Duration::from_secs(20), read).await;
+        assert_eq!(found, Ok(true), "no {want} in {seen:?}");
+        if want == "again-42" {
+            assert!(
+                seen.contains("42-first"),
+                "the first client's output was not replayed: {seen:?}"
+            );
+        }
+    }
+    node.remove(&web).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_any_size_go_up_and_come_back() {
+    let node = Node::running();
+    let web = node.create("files").await;
+    let bytes: Vec<u8> = (0..48u32 << 20)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let path = "/api/v1/files/home/user/big%20file.bin";
+    let sent = node
+        .kit(&web, "files", Method::PUT, path, |request| {
+            request.body(bytes.clone())
+        })
+        .await
+        .unwrap();
+    assert!(sent.status < 300, "{}", sent.text());
+    let back = node
+        .kit(&web, "files", Method::GET, path, |request| request)
+        .await
+        .unwrap();
+    assert!(
+        back.bytes == bytes,
+        "{} bytes came back of {}",
+        back.bytes.len(),
+        bytes.len()
+    );
+    let part = node
+        .kit(&web, "files", Method::GET, path, |request| {
+            request.header("range", "bytes=1000000-1000999")
+        })
+        .await
+        .unwrap()
+        .expect(206);
+    assert_eq!(part.bytes, bytes[1_000_000..1_001_000]);
+    let size = node
+        .root(&web, "stat -c '%s %U' '/home/user/big file.bin'")
+        .await;
+    assert_eq!(size, format!("{} user", bytes.len()));
+    node.kit(&web, "files", Method::DELETE, path, |request| request)
+        .await
+        .unwrap()
+        .expect(200);
+    node.remove(&web).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_served_at_the_root() {
+    let node = Node::running();
+    let web = node.create("pages").await;
+    for service in ["terminal", "files"] {
+        let page = node
+            .client
+            .request(Method::GET, &web.host(service), "/")
+            .header("accept", "text/html");
+        let page = node.client.execute(page.build().unwrap()).await.unwrap();
+        assert_eq!(page.status(), 200, "{service}");
+        let text = page.text().await.unwrap();
+        assert!(text.contains("/_hoody/ui/"), "{service}: {text}");
+    }
+    node.remove(&web).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_replaces_its_socket_reaches_nothing_of_the_host() {
+    let node = Node::running();
+    let web = node.create("hostile").await;
+    let health = "/api/v1/terminal/health";
+    for attack in [
+        "ln -s /var/lib/incus/unix.socket /hoody/run/kit.sock",
+        "ln -s /proc/1/root/var/lib/incus/unix.socket /hoody/run/kit.sock",
+        "mkfifo /hoody/run/kit.sock",
+        "echo text > /hoody/run/kit.sock",
+        "mkdir /hoody/run/kit.sock",
+    ] {
+        let script = format!(
+            "systemd-run -q --on-active=1 --unit=attack bash -c 'systemctl stop hoody-kit; rm -rf /hoody/run/kit.sock; {attack}; sleep 5; rm -rf /hoody/run/kit.sock; systemctl start hoody-kit'"
+        );
+        node.root(&web, &script).await;
+        node.until("the socket is replaced", || async {
+            node.kit(&web, "terminal", Method::GET, health, |request| request)
+                .await
+                .is_ok_and(|answer| matches!(answer.status, 502 | 503))
+        })
+        .await;
+        node.answers(&web).await;
+        node.run_as(
+            &web,
+            "root",
+            "systemctl reset-failed attack.service attack.timer; systemctl stop attack.timer",
+        )
+        .await;
+    }
+    node.remove(&web).await;
+}

@@ -1,0 +1,167 @@
+//! The same files directly at the root of their host, as browsers and WebDAV clients have them.
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::json;
+use tests::Rig;
+use tests::rig::Answer;
+
+use crate::files::{Files, refused_by_files};
+use crate::wire::each;
+
+fn method(name: &str) -> Method {
+    Method::from_bytes(name.as_bytes()).expect("a method")
+}
+
+async fn plain(files: &Files<'_>, verb: &str, path: &str) -> Answer {
+    files.call(method(verb), path, |request| request).await
+}
+
+async fn to(files: &Files<'_>, verb: &str, path: &str, destination: &str) -> Answer {
+    files
+        .call(method(verb), path, |request| {
+            request.header("destination", destination)
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_a_page_a_listing_and_an_archive() {
+    let rig = Rig::start().await;
+    let files = Files::of(&rig).await;
+    for path in ["/docs/one.txt", "/docs/two.txt", "/docs/deep/one-more.txt"] {
+        files.write(path, path).await;
+    }
+    let listing = plain(&files, "GET", "/docs?sort=name")
+        .await
+        .expect(200)
+        .json();
+    let names = each(&listing["paths"], "name");
+    assert_eq!((names.len(), &listing["kind"]), (3, &json!("Index")));
+    let browser = |request: RequestBuilder| request.header("accept", "text/html,*/*");
+    let page = files.call(Method::GET, "/docs", browser).await.expect(200);
+    assert!(page.header("content-type").starts_with("text/html") && page.text().contains("<html"));
+    assert_eq!(
+        files
+            .call(Method::GET, "/docs/one.txt", browser)
+            .await
+            .expect(200)
+            .text(),
+        "/docs/one.txt"
+    );
+    assert_eq!(
+        plain(&files, "GET", "/docs?simple")
+            .await
+            .expect(200)
+            .text()
+            .lines()
+            .count(),
+        3
+    );
+
+    let found = plain(&files, "GET", "/docs?q=ONE&json=")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(each(&found["paths"], "name").len(), 2, "{found}");
+    let zip = plain(&files, "GET", "/docs?zip").await.expect(200);
+    assert_eq!(zip.header("content-type"), "application/zip");
+    assert!(zip.bytes.starts_with(b"PK") && zip.text().contains("deep/one-more.txt"));
+
+    let head = plain(&files, "HEAD", "/docs/one.txt").await.expect(200);
+    assert_eq!((head.header("content-length"), head.bytes.len()), ("13", 0));
+    assert!(!head.header("etag").is_empty() && !head.header("last-modified").is_empty());
+    plain(&files, "HEAD", "/nothing").await.expect(404);
+    refused_by_files(plain(&files, "GET", "/nothing").await, 404);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webdav_client_makes_changes_and_removes() {
+    let rig = Rig::start().await;
+    let files = Files::of(&rig).await;
+    let put = |path: &'static str, body: &'static str| {
+        files.call(Method::PUT, path, move |request| request.body(body))
+    };
+    plain(&files, "MKCOL", "/box").await.expect(201);
+    refused_by_files(plain(&files, "MKCOL", "/box").await, 405);
+    refused_by_files(plain(&files, "MKCOL", "/no/parent").await, 409);
+    put("/box/a.txt", "0123456789").await.expect(201);
+    plain(&files, "PUT", "/box/empty?touch").await.expect(201);
+    assert_eq!(files.read("/box/empty").await.as_deref(), Some(""));
+
+    let patch = |path: &'static str, range: &'static str, body: &'static str| {
+        files.call(Method::PATCH, path, move |request| {
+            request.header("x-update-range", range).body(body)
+        })
+    };
+    patch("/box/a.txt", "append", "ab").await.expect(204);
+    patch("/box/a.txt", "bytes=2-3", "--").await.expect(204);
+    assert_eq!(
+        files.read("/box/a.txt").await.as_deref(),
+        Some("01--456789ab")
+    );
+    refused_by_files(patch("/box/a.txt", "some", "x").await, 400);
+    refused_by_files(patch("/box/nothing", "bytes=0-1", "xx").await, 404);
+    let change = |body: serde_json::Value| {
+        files.call(Method::PATCH, "/box/a.txt", move |request| {
+            request.json(&body)
+        })
+    };
+    change(json!({ "mode": "600" })).await.expect(204);
+    refused_by_files(change(json!({})).await, 400);
+    refused_by_files(change(json!({ "name": "../b" })).await, 400);
+
+    to(&files, "COPY", "/box/a.txt", "/box/b.txt")
+        .await
+        .expect(204);
+    let url = format!(
+        "https://{}:{}/box/c.txt",
+        files.container.host("files", 1),
+        rig.client.port()
+    );
+    to(&files, "MOVE", "/box/b.txt", &url).await.expect(204);
+    assert_eq!(
+        (
+            files.read("/box/b.txt").await,
+            files.read("/box/c.txt").await.is_some()
+        ),
+        (None, true)
+    );
+    refused_by_files(
+        to(
+            &files,
+            "MOVE",
+            "/box/c.txt",
+            "https://elsewhere.example/c.txt",
+        )
+        .await,
+        502,
+    );
+    let keep = |request: RequestBuilder| {
+        request
+            .header("destination", "/box/a.txt")
+            .header("overwrite", "F")
+    };
+    refused_by_files(files.call(method("COPY"), "/box/c.txt", keep).await, 412);
+    refused_by_files(plain(&files, "COPY", "/box/c.txt").await, 400);
+
+    let options = plain(&files, "OPTIONS", "/box").await.expect(200);
+    assert!(options.header("allow").contains("MKCOL"));
+    assert_eq!(plain(&files, "CHECKAUTH", "/").await.expect(200).text(), "");
+    let named = files
+        .call(method("CHECKAUTH"), "/", |request| {
+            request.basic_auth("ada", Some("secret"))
+        })
+        .await;
+    assert_eq!(named.expect(200).text(), "ada");
+    let out = plain(&files, "LOGOUT", "/").await.expect(401);
+    assert!(out.header("www-authenticate").starts_with("Basic"));
+
+    assert_eq!(
+        plain(&files, "DELETE", "/box").await.expect(200).json()["success"],
+        true
+    );
+    refused_by_files(plain(&files, "DELETE", "/box").await, 404);
+    refused_by_files(plain(&files, "PROPFIND", "/").await, 405);
+    rig.stop().await;
+}

@@ -1,0 +1,26 @@
+//! Stories of a whole node in one process, and tests of the workspace itself.
+//!
+//! A file per noun. Every reply is judged by the wire contract as it comes; the stories add what a
+//! schema cannot say: that changes are seen, and that what is wrong is refused.
+
+mod auth;
+mod authority;
+mod containers;
+mod direction;
+mod documents;
+mod env;
+mod files;
+mod files_root;
+mod mcp;
+mod node;
+mod projects;
+mod proxy;
+mod realms;
+mod smoke;
+mod terminal;
+mod terminal_screen;
+mod terminal_system;
+mod terminal_ws;
+mod tokens;
+mod users;
+mod wire;
