@@ -98,6 +98,7 @@ pages:
 e2e:
 	@$(MAKE) build
 	$(call step,stories on real containers)
+	@CARGO_TARGET_DIR='$(TARGET)' HOODY_CACHE='$(CACHE)' control/tests/incus.sh
 	@CARGO_TARGET_DIR='$(TARGET)' HOODY_CACHE='$(CACHE)' tests/e2e/run.sh
 
 test:

@@ -30,6 +30,18 @@ done
 [ -n "$cache" ] || die "--cache DIR is needed"
 
 extra_authorities() { find /usr/local/share/ca-certificates -name '*.crt' -type f 2>/dev/null | LC_ALL=C sort; }
+# The proxies that the host reaches the world through, as NAME=URL lines. One on the host's loopback
+# is of no use to a container.
+proxies() {
+  local name value
+  for name in http_proxy https_proxy; do
+    value="${!name:-}"
+    case "$value" in
+      '' | *//localhost* | *//127.* | *'//[::1]'* | *[[:space:]\'\"]*) ;;
+      *) printf '%s=%s\n' "$name" "$value" ;;
+    esac
+  done
+}
 recipe_hash() {
   {
     dpkg --print-architecture
@@ -37,7 +49,7 @@ recipe_hash() {
     find files -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     find files -type f -perm -u+x | LC_ALL=C sort
     extra_authorities | xargs -r cat
-    printf '%s\n' "${http_proxy:-}" "${https_proxy:-}"
+    proxies
   } | sha256sum | cut -c1-20
 }
 
@@ -47,6 +59,12 @@ if [ -n "$print" ]; then
   echo "$built"
   exit
 fi
+
+# The command that lays a tree over the image. Whoever owns the tree, and whatever the umask it was
+# checked out with, root owns the files, and directories that are there stay as they are.
+unpack() {
+  printf '%s' "tar -C '$1' --owner=0 --group=0 --mode=u=rwX,go=rX -cf - . | tar -C \"\$1\" --no-overwrite-dir -xf -"
+}
 
 build() {
   command -v mmdebstrap >/dev/null || die "mmdebstrap is missing; hoody/setup/packages.sh installs it"
@@ -58,6 +76,12 @@ build() {
   while read -r certificate; do
     hooks+=(--essential-hook="mkdir -p \"\$1/usr/local/share/ca-certificates\" && cp '$certificate' \"\$1/usr/local/share/ca-certificates/\"")
   done < <(extra_authorities)
+  if [ -n "$(proxies)" ]; then
+    mkdir -p "$work/carried/etc/profile.d" "$work/carried/etc/apt/apt.conf.d"
+    proxies | sed 's/.*/export &/' > "$work/carried/etc/profile.d/hoody-proxy.sh"
+    proxies | sed -E 's|^(https?)_proxy=(.*)$|Acquire::\1::Proxy "\2";|' > "$work/carried/etc/apt/apt.conf.d/80hoody-proxy"
+    hooks+=(--customize-hook="$(unpack "$work/carried")")
+  fi
   local keyring=()
   [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] && keyring=(--keyring=/usr/share/keyrings)
   mmdebstrap --variant=minbase --format=tar "${keyring[@]}" \
@@ -65,7 +89,7 @@ build() {
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-include=/usr/share/locale/locale.alias' \
     --include="$PACKAGES" "${hooks[@]}" \
-    --customize-hook="cp -a files/. \"\$1/\" && chown -R 0:0 \"\$1/etc/systemd\" \"\$1/usr/local/lib/hoody\"" \
+    --customize-hook="$(unpack files)" \
     --customize-hook="chroot \"\$1\" bash /usr/local/lib/hoody/finish" \
     trixie "$work/rootfs.tar" \
     "deb $MIRROR trixie main" "deb $MIRROR trixie-updates main" \
@@ -100,28 +124,34 @@ METADATA
   tar -C "$work" -cf "$work/meta.tar" metadata.yaml templates
   say "compressing"
   zstd -q -T0 -3 --rm "$work/rootfs.tar" -o "$work/rootfs.tar.zst"
-  rm -rf "$work/metadata.yaml" "$work/templates"
+  rm -rf "$work/metadata.yaml" "$work/templates" "$work/carried"
   chmod 755 "$work"
   mv -T "$work" "$built" 2>/dev/null || [ -f "$built/rootfs.tar.zst" ] || die "could not keep the image in $built"
   trap - EXIT
   say "built in $waited s, $(du -h "$built/rootfs.tar.zst" | cut -f1)"
 }
 
-# Import it under the alias where the alias does not have this recipe yet.
+# Import it where the project does not have this recipe yet, point the alias to it, and remove what
+# it supersedes: machines made from that keep what they need. May stop anywhere and be repeated.
 import() {
-  local incus=(incus --project "$project") old
-  old="$("${incus[@]}" image list -f json | jq -r --arg alias "$ALIAS" \
-    '.[] | select(any(.aliases[]?; .name == $alias)) | .fingerprint + " " + (.properties.recipe // "")')"
-  [ "${old#* }" != "$hash" ] || return 0
-  say "importing into the project $project"
-  "${incus[@]}" image import "$built/meta.tar" "$built/rootfs.tar.zst" --alias "$ALIAS-$hash" >/dev/null
-  if [ -n "$old" ]; then
-    "${incus[@]}" image alias delete "$ALIAS" >/dev/null
-    "${incus[@]}" image delete "${old%% *}" >/dev/null # machines made from it keep what they need
+  local incus=(incus --project "$project") images fingerprint old
+  images="$("${incus[@]}" image list -f json)"
+  fingerprint="$(jq -r --arg hash "$hash" '[.[] | select(.properties.recipe == $hash)][0].fingerprint // ""' <<< "$images")"
+  if [ -z "$fingerprint" ]; then
+    say "importing into the project $project"
+    "${incus[@]}" image import "$built/meta.tar" "$built/rootfs.tar.zst" >/dev/null
+    images="$("${incus[@]}" image list -f json)"
+    fingerprint="$(jq -r --arg hash "$hash" '[.[] | select(.properties.recipe == $hash)][0].fingerprint' <<< "$images")"
   fi
-  "${incus[@]}" image alias create "$ALIAS" "$("${incus[@]}" image list -f json | jq -r --arg hash "$hash" \
-    '[.[] | select(.properties.recipe == $hash)][0].fingerprint')" >/dev/null
-  "${incus[@]}" image alias delete "$ALIAS-$hash" >/dev/null
+  if ! jq -e --arg alias "$ALIAS" --arg is "$fingerprint" \
+      'any(.[]; .fingerprint == $is and any(.aliases[]?; .name == $alias))' <<< "$images" >/dev/null; then
+    incus query -X PUT "/1.0/images/aliases/$ALIAS?project=$project" -d "{\"target\": \"$fingerprint\"}" >/dev/null 2>&1 \
+      || "${incus[@]}" image alias create "$ALIAS" "$fingerprint" >/dev/null
+  fi
+  for old in $(jq -r --arg hash "$hash" --arg alias "$ALIAS" \
+      '.[] | select(.properties.recipe and .properties.recipe != $hash and all(.aliases[]?; .name == $alias)) | .fingerprint' <<< "$images"); do
+    "${incus[@]}" image delete "$old" >/dev/null || say "the superseded image $old stays for now"
+  done
 }
 
 [ -f "$built/rootfs.tar.zst" ] || build

@@ -74,8 +74,16 @@ LIMITS
   done
 }
 
+# One at a time: two nodes that come up together start one daemon.
 start_daemon() {
   mkdir -p "$USERS"
+  exec 9> /run/hoody/engine.lock
+  flock 9
+  have_daemon
+  exec 9>&-
+}
+
+have_daemon() {
   if answers; then
     touch "$USERS/$name"
     return
@@ -87,6 +95,8 @@ start_daemon() {
     say "starting incusd (log: $DAEMON_LOG)"
     mkdir -p /var/lib/incus "$(dirname "$DAEMON_LOG")"
     setsid bash -c '
+      # machines inherit the limit of open files
+      ulimit -n 1048576 2>/dev/null || ulimit -n "$(ulimit -Hn)"
       echo $$ > "$1"
       child=
       trap "[ -n \"\$child\" ] && kill -TERM \$child; wait; rm -f \"$1\"; exit 0" TERM
@@ -94,7 +104,7 @@ start_daemon() {
         "$2" --group=incus-admin --logfile="$3" & child=$!
         wait "$child"
         sleep 1
-      done' hoody-engine "$DAEMON_PID" "$INCUSD" "$DAEMON_LOG" </dev/null >/dev/null 2>&1 &
+      done' hoody-engine "$DAEMON_PID" "$INCUSD" "$DAEMON_LOG" </dev/null >/dev/null 2>&1 9>&- &
   fi
   local waited=0
   until answers; do
@@ -145,7 +155,7 @@ make_pool() {
   mkdir -p "$state"
   if [ "$(stat -f -c %T "$state")" = btrfs ]; then
     say "making the storage pool $name (a subvolume of $state)"
-    mkdir -p "$where"
+    # the subvolume is made by the engine, and only where nothing stands yet
     command incus storage create "$name" btrfs source="$where" >/dev/null && return
   fi
   if modprobe btrfs 2>/dev/null || grep -qw btrfs /proc/filesystems; then
@@ -167,7 +177,8 @@ make_project() {
 }
 
 # What containers reach of the host itself: names, the proxy, and answers to what the host asked.
-# And never one another: what leaves the bridge does not come back to it.
+# Nothing is forwarded to them but answers: not from one another, not from another node's containers
+# on this machine, not from the networks that the host is on.
 make_guard() {
   nft -f - <<RULES
 table inet $guard
@@ -184,7 +195,10 @@ table inet $guard {
   }
   chain forward {
     type filter hook forward priority -10; policy accept;
-    iifname "$bridge" oifname "$bridge" drop
+    oifname != "$bridge" return
+    iifname "$bridge" drop
+    ct state established,related accept
+    drop
   }
 }
 RULES
@@ -222,6 +236,10 @@ stop() {
 }
 
 purge() {
+  # what a stopped daemon keeps can only be removed by it
+  if ! answers && [ "$(id -u)" = 0 ] && [ -x "$INCUSD" ] && [ -d /var/lib/incus/database ]; then
+    start_daemon
+  fi
   if answers && command incus project show "$name" >/dev/null 2>&1; then
     local machine image
     for machine in $(incus_ list -f csv -c n); do
@@ -240,6 +258,7 @@ purge() {
     if command incus storage show "$name" >/dev/null 2>&1; then
       command incus storage delete "$name" >/dev/null
     fi
+    rmdir "$state/pool" 2>/dev/null || true # an empty subvolume, where the pool was one
   fi
   nft delete table inet "$guard" 2>/dev/null || true
   if [ -d "$state/containers" ]; then

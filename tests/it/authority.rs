@@ -132,7 +132,14 @@ async fn only_what_is_open_on_purpose_is_open() {
 async fn tokens_that_are_over_or_for_another_realm_open_nothing() {
     const OURS: &str = "aaaaaaaaaaaaaaaaaaaaaaaa";
     let rig = Rig::start().await;
-    let soon = std::time::SystemTime::now() + Duration::from_millis(800);
+    let body = json!({ "alias": "ours", "realm_ids": [OURS] });
+    let ours = rig
+        .post("/api/v1/auth/tokens", body)
+        .await
+        .expect(201)
+        .data();
+    let ours = Caller::new(&rig, text(&ours["token"])).at("bbbbbbbbbbbbbbbbbbbbbbbb");
+    let soon = std::time::SystemTime::now() + Duration::from_millis(1500);
     let soon = soon
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970")
@@ -144,13 +151,6 @@ async fn tokens_that_are_over_or_for_another_realm_open_nothing() {
         .expect(201)
         .data();
     let brief = Caller::new(&rig, text(&brief["token"]));
-    let body = json!({ "alias": "ours", "realm_ids": [OURS] });
-    let ours = rig
-        .post("/api/v1/auth/tokens", body)
-        .await
-        .expect(201)
-        .data();
-    let ours = Caller::new(&rig, text(&ours["token"])).at("bbbbbbbbbbbbbbbbbbbbbbbb");
     brief.get("/api/v1/users/me").await.expect(200);
     rig.until("the token has expired", || async {
         brief.get("/api/v1/users/me").await.status == 401

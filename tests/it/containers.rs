@@ -82,10 +82,10 @@ async fn a_container_goes_through_its_states_and_its_host_with_it() {
     invalid(manage("explode").await, "/operation");
 
     rig.delete(&path(&web)).await.expect(200);
-    assert_eq!(
-        at_its_host(&rig, &web).await,
-        (404, json!("unknown_container"))
-    );
+    rig.until("its host is dead", || async {
+        at_its_host(&rig, &web).await == (404, json!("unknown_container"))
+    })
+    .await;
     rig.until("it is gone", || async {
         rig.get(&path(&web)).await.status == 404
     })

@@ -712,7 +712,7 @@ pub fn going(id: Id) -> Fault {
 
 /// Delete a container with everything in it.
 ///
-/// Its URLs are dead at once; it is `deleting` until nothing of it is left, then unknown.
+/// Its URLs end within moments; it is `deleting` until nothing of it is left, then unknown.
 #[derive(Deserialize, JsonSchema)]
 pub struct Delete {
     id: IdText,

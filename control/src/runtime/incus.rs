@@ -32,6 +32,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, broadcast};
 
 use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Usage};
@@ -45,6 +46,9 @@ const IMAGE: &str = "debian-13";
 /// Set on an instance when everything about it was made.
 const MADE: &str = "user.hoody.made";
 const PROJECT: &str = "user.hoody.project";
+/// A digest of the files that the node wrote into the machine.
+const FILES: &str = "user.hoody.files";
+const NO_PANIC: &str = "nobody panics while holding it";
 /// What a machine may put into the directory it shares with the host.
 const SHARED_BYTES: &str = "1m";
 const SHARED_INODES: &str = "64";
@@ -93,8 +97,10 @@ pub struct Incus {
     settings: Settings,
     rest: Rest,
     network: Network,
-    /// Held from choosing an address until an instance has it.
+    /// Held while an address is chosen.
     choosing: Mutex<()>,
+    /// Addresses of machines whose creation is under way.
+    chosen: std::sync::Mutex<HashSet<Ipv4Addr>>,
     changes: broadcast::Sender<Id>,
 }
 
@@ -151,7 +157,8 @@ impl Incus {
             settings,
             rest,
             network,
-            choosing: Mutex::new(()),
+            choosing: Mutex::default(),
+            chosen: std::sync::Mutex::default(),
             changes,
         });
         tokio::spawn(listen(Arc::downgrade(&incus)));
@@ -224,57 +231,99 @@ impl Incus {
         let act = "create";
         let name = format!("{PREFIX}{}", machine.id);
         let image = machine.image.as_deref().unwrap_or(IMAGE);
-        {
-            let _choosing = self.choosing.lock().await;
-            let taken = self.instances().await.map_err(|error| failed(act, error))?;
-            let taken = taken.iter().filter_map(Instance::address).collect();
-            let address =
-                self.network
-                    .choose(machine.id, &taken)
-                    .ok_or(RuntimeError::Permanent {
-                        act,
-                        reason: "every address of the bridge's network is taken".to_owned(),
-                    })?;
-            let directory = self.directory(machine.id);
-            std::fs::create_dir_all(&directory).map_err(|error| host(act, &directory, &error))?;
-            let body = json!({
-                "name": name,
-                "type": "container",
-                "profiles": [],
-                "source": { "type": "image", "alias": image },
-                "config": configuration(machine, self.network, address),
-                "devices": devices(machine, &self.settings, &directory, address),
-            });
-            match self
-                .rest
-                .work(Method::POST, "instances", body, CREATE)
-                .await
-            {
-                Ok(_) => {}
-                Err(error) if error.says("image") && error.says("not found") => {
-                    return Err(RuntimeError::NoImage(image.to_owned()));
-                }
-                Err(error) => return Err(failed(act, error)),
+        let directory = self.directory(machine.id);
+        std::fs::create_dir_all(&directory).map_err(|error| host(act, &directory, &error))?;
+        let chosen = self.choose_address(machine.id).await?;
+        let address = chosen.address;
+        let body = json!({
+            "name": name,
+            "type": "container",
+            "profiles": [],
+            "source": { "type": "image", "alias": image },
+            "config": configuration(machine, self.network, address),
+            "devices": devices(machine, &self.settings, &directory, address),
+        });
+        let made = self
+            .rest
+            .work(Method::POST, "instances", body, CREATE)
+            .await;
+        drop(chosen);
+        match made {
+            Ok(_) => {}
+            Err(error) if error.says("image not provided") || error.says("image not found") => {
+                return Err(RuntimeError::NoImage(image.to_owned()));
             }
+            Err(error) => return Err(failed(act, error)),
         }
-        for file in files(machine) {
+        self.put_files(act, &name, machine).await?;
+        let made = json!({ "config": { MADE: "true", FILES: digest(machine) } });
+        self.patch(act, machine.id, made).await
+    }
+
+    /// Change a machine's settings.
+    async fn patch(&self, act: &'static str, id: Id, body: Value) -> Result<(), RuntimeError> {
+        let path = format!("instances/{PREFIX}{id}");
+        match self.rest.work(Method::PATCH, &path, body, QUICK).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is(StatusCode::NOT_FOUND) => Err(RuntimeError::NoMachine(id)),
+            Err(error) => Err(failed(act, error)),
+        }
+    }
+
+    /// An address that no machine has and that no other creation has chosen.
+    async fn choose_address(&self, id: Id) -> Result<Chosen<'_>, RuntimeError> {
+        let act = "create";
+        let _choosing = self.choosing.lock().await;
+        // Looked at before the list: an address leaves this set only when its machine is listed.
+        let mut taken = self.chosen.lock().expect(NO_PANIC).clone();
+        let instances = self.instances().await.map_err(|error| failed(act, error))?;
+        taken.extend(instances.iter().filter_map(Instance::address));
+        let address = self
+            .network
+            .choose(id, &taken)
+            .ok_or(RuntimeError::Permanent {
+                act,
+                reason: "every address of the bridge's network is taken".to_owned(),
+            })?;
+        self.chosen.lock().expect(NO_PANIC).insert(address);
+        Ok(Chosen {
+            address,
+            all: &self.chosen,
+        })
+    }
+
+    /// Write the node's files into a machine.
+    async fn put_files(
+        &self,
+        act: &'static str,
+        name: &str,
+        machine: &Machine,
+    ) -> Result<(), RuntimeError> {
+        for (path, bytes, mode, owner) in files(machine) {
             let file = File {
-                path: file.0,
-                bytes: file.1.as_deref(),
-                mode: file.2,
-                owner: file.3,
+                path,
+                bytes: bytes.as_deref(),
+                mode,
+                owner,
             };
             self.rest
-                .put_file(&name, &file)
+                .put_file(name, &file)
                 .await
                 .map_err(|error| failed(act, error))?;
         }
-        let made = json!({ "config": { MADE: "true" } });
-        self.rest
-            .work(Method::PATCH, &format!("instances/{name}"), made, QUICK)
-            .await
-            .map(drop)
-            .map_err(|error| failed(act, error))
+        Ok(())
+    }
+}
+
+/// An address for a machine whose creation is under way; nobody else chooses it meanwhile.
+struct Chosen<'a> {
+    address: Ipv4Addr,
+    all: &'a std::sync::Mutex<HashSet<Ipv4Addr>>,
+}
+
+impl Drop for Chosen<'_> {
+    fn drop(&mut self) {
+        self.all.lock().expect(NO_PANIC).remove(&self.address);
     }
 }
 
@@ -317,6 +366,8 @@ fn configuration(machine: &Machine, network: Network, address: Ipv4Addr) -> Map<
         ("security.privileged", "false".to_owned()),
         ("security.idmap.isolated", "true".to_owned()),
         ("security.nesting", "true".to_owned()),
+        // the engine's socket in the machine tells its settings and takes its word for readiness
+        ("security.guestapi", "false".to_owned()),
         ("boot.autostart", "false".to_owned()),
         ("user.hostname", machine.hostname.clone()),
         (PROJECT, machine.project.to_string()),
@@ -352,13 +403,17 @@ fn settings_of(machine: &Machine) -> Map<String, Value> {
     config
 }
 
-fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ipv4Addr) -> Value {
+fn root_disk(machine: &Machine, settings: &Settings) -> Value {
     let mut root = json!({ "type": "disk", "path": "/", "pool": settings.name });
     if let Some(bytes) = machine.limits.disk {
         root["size"] = format!("{bytes}B").into();
     }
+    root
+}
+
+fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ipv4Addr) -> Value {
     let mut devices = json!({
-        "root": root,
+        "root": root_disk(machine, settings),
         "eth0": {
             "type": "nic",
             "name": "eth0",
@@ -398,6 +453,16 @@ fn files(machine: &Machine) -> Vec<Put> {
         files.push(("/home/user/.ssh/authorized_keys", Some(line), 0o600, USER));
     }
     files
+}
+
+/// Tells whether [`files`] would write what was written before.
+fn digest(machine: &Machine) -> String {
+    let mut digest = Sha256::new();
+    for (path, bytes, mode, owner) in files(machine) {
+        digest.update(format!("{path}\0{mode}\0{owner}\0"));
+        digest.update(bytes.unwrap_or_default());
+    }
+    hex::encode(digest.finalize())
 }
 
 /// pam_env(8) reads it for every session, and so do the terminals.
@@ -768,36 +833,26 @@ impl Runtime for Incus {
     async fn update(&self, machine: &Machine) -> Result<(), RuntimeError> {
         let act = "update";
         let name = format!("{PREFIX}{}", machine.id);
+        let instance = self
+            .instance(machine.id)
+            .await
+            .map_err(|error| failed(act, error))?
+            .ok_or(RuntimeError::NoMachine(machine.id))?;
         let mut config = settings_of(machine);
         for key in ["limits.cpu", "limits.memory", "limits.processes"] {
             config.entry(key).or_insert_with(|| "".into()); // an empty value removes the key
         }
         config.insert("user.hostname".to_owned(), machine.hostname.clone().into());
-        let path = format!("instances/{name}");
-        match self
-            .rest
-            .work(Method::PATCH, &path, json!({ "config": config }), QUICK)
-            .await
-        {
-            Ok(_) => {}
-            Err(error) if error.is(StatusCode::NOT_FOUND) => {
-                return Err(RuntimeError::NoMachine(machine.id));
-            }
-            Err(error) => return Err(failed(act, error)),
+        let root = root_disk(machine, &self.settings);
+        let body = json!({ "config": config, "devices": { "root": root } });
+        self.patch(act, machine.id, body).await?;
+        // what users of the machine made of these files since then stays, unless the node's part changed
+        if instance.text(FILES) == Some(digest(machine).as_str()) {
+            return Ok(());
         }
-        for file in files(machine) {
-            let file = File {
-                path: file.0,
-                bytes: file.1.as_deref(),
-                mode: file.2,
-                owner: file.3,
-            };
-            self.rest
-                .put_file(&name, &file)
-                .await
-                .map_err(|error| failed(act, error))?;
-        }
-        Ok(())
+        self.put_files(act, &name, machine).await?;
+        let written = json!({ "config": { FILES: digest(machine) } });
+        self.patch(act, machine.id, written).await
     }
 
     async fn exec(&self, id: Id, argv: &[&str]) -> Result<Ran, RuntimeError> {

@@ -8,8 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
+use http::HeaderMap;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use kit::{Fault, Wire, call::edge};
 use tokio::net::UnixListener;
 use tower::{Service, ServiceExt};
@@ -81,7 +83,7 @@ impl Kit {
             return self.inner.ports.forward(scheme, request).await;
         }
         let Some((at, entry)) = services::find(&slug) else {
-            return kit::http::refuse(Wire::KIT, &unknown(&slug));
+            return refuse(&unknown(&slug), request.headers());
         };
         let service = self.inner.started[at].get_or_init(|| {
             tracing::info!(service = slug, "starting {slug}");
@@ -108,6 +110,33 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// JSON for programs, a plain page for whoever asks for one.
+fn refuse(fault: &Fault, headers: &HeaderMap) -> Response {
+    let wants_page = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"));
+    if !wants_page {
+        return kit::http::refuse(Wire::KIT, fault);
+    }
+    // slugs are letters and hyphens when the proxy names them; nobody else reaches this socket
+    let words: String = fault.message.replace(['<', '>', '&'], "");
+    let page = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=color-scheme content=\"light dark\">\
+         <meta name=viewport content=\"width=device-width\"><title>Not found</title>\
+         <p style=\"font:1rem system-ui;margin:20vh auto;max-width:32rem;padding:1rem\">{words}"
+    );
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'",
+        ),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    (fault.status, headers, page).into_response()
 }
 
 fn unknown(slug: &str) -> Fault {

@@ -37,7 +37,7 @@ fn terminal(settings: &Settings) -> Api {
         state: settings.state.join("terminal"),
         ..terminal::Config::default()
     });
-    terminal::api(&terminal).busy(move || !terminal.sessions().is_empty())
+    terminal::api(&terminal).busy(move || terminal.is_busy())
 }
 
 fn files(settings: &Settings) -> Api {

@@ -1,6 +1,7 @@
 //! A command that was asked for: how far it is, and what it wrote.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub const MAX_OUTPUT: usize = 8 << 20;
 /// Results kept, and the bytes of output kept in all of them; the oldest finished ones go first.
 const MAX_RESULTS: usize = 2048;
 const MAX_RESULT_BYTES: usize = 64 << 20;
+/// Output kept of all commands, those at work included. Beyond it, less than [`MAX_OUTPUT`] of each
+/// is kept, and flagged as such.
+const MAX_ALL_OUTPUT: usize = 256 << 20;
 /// How long a finished command can be asked about, by where it ran.
 const KEPT_EPHEMERAL: Duration = Duration::from_secs(300);
 const KEPT_SESSION: Duration = Duration::from_secs(3600);
@@ -95,28 +99,98 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+/// What may still be kept of the output of all commands.
+#[derive(Debug)]
+pub struct Budget(AtomicUsize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(AtomicUsize::new(MAX_ALL_OUTPUT))
+    }
+}
+
+impl Budget {
+    /// Take up to `wanted` bytes.
+    fn take(&self, wanted: usize) -> usize {
+        let mut taken = 0;
+        // The closure always gives a value, so that the update does not fail.
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                taken = wanted.min(left);
+                Some(left - taken)
+            });
+        taken
+    }
+
+    fn give(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 /// Output as it is gathered: its beginning and its end, and how much there was.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Capture {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     total: usize,
+    /// The tail grows no more: its oldest bytes make place for new ones.
+    is_full: bool,
     /// A carriage return that may belong to a line end.
     held_return: bool,
+    budget: Arc<Budget>,
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.budget.give(self.kept());
+    }
 }
 
 impl Capture {
     const HALF: usize = MAX_OUTPUT / 2;
 
+    fn new(budget: &Arc<Budget>) -> Capture {
+        Capture {
+            head: Vec::new(),
+            tail: VecDeque::new(),
+            total: 0,
+            is_full: false,
+            held_return: false,
+            budget: budget.clone(),
+        }
+    }
+
     /// Bytes as they were written.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len();
-        let (head, tail) = bytes.split_at(bytes.len().min(Self::HALF - self.head.len()));
-        self.head.extend_from_slice(head);
-        let tail = &tail[tail.len().saturating_sub(Self::HALF)..];
-        let excess = (self.tail.len() + tail.len()).saturating_sub(Self::HALF);
-        self.tail.drain(..excess);
-        self.tail.extend(tail);
+        let mut rest = bytes;
+        if self.tail.is_empty() && !self.is_full {
+            let wanted = rest.len().min(Self::HALF - self.head.len());
+            let taken = self.budget.take(wanted);
+            self.is_full = taken < wanted;
+            let head;
+            (head, rest) = rest.split_at(taken);
+            self.head.extend_from_slice(head);
+        }
+        let rest = &rest[rest.len().saturating_sub(Self::HALF)..];
+        if !self.is_full {
+            let wanted = rest.len().min(Self::HALF - self.tail.len());
+            let taken = self.budget.take(wanted);
+            self.is_full = taken < wanted || self.tail.len() + taken == Self::HALF;
+            let (grown, rest) = rest.split_at(taken);
+            self.tail.extend(grown);
+            self.rotate(rest);
+        } else {
+            self.rotate(rest);
+        }
+    }
+
+    /// Let the oldest bytes of the tail make place for these.
+    fn rotate(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(self.tail.len())..];
+        self.tail.drain(..bytes.len());
+        self.tail.extend(bytes);
     }
 
     /// Bytes that went through a terminal, which wrote each line end as carriage return and line
@@ -198,7 +272,7 @@ pub struct Command {
     status: watch::Sender<Status>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
     stdout: Capture,
     stderr: Capture,
@@ -211,14 +285,30 @@ struct Progress {
 }
 
 impl Command {
-    pub fn new(id: String, terminal: TerminalId, text: String, ephemeral: bool) -> Arc<Command> {
+    pub fn new(
+        id: String,
+        terminal: TerminalId,
+        text: String,
+        ephemeral: bool,
+        budget: &Arc<Budget>,
+    ) -> Arc<Command> {
+        let progress = Progress {
+            stdout: Capture::new(budget),
+            stderr: Capture::new(budget),
+            exit_code: None,
+            timed_out: false,
+            aborted: false,
+            message: None,
+            started: None,
+            finished: None,
+        };
         Arc::new(Command {
             id,
             terminal,
             text,
             ephemeral,
             created: Timestamp::now(),
-            progress: Mutex::default(),
+            progress: Mutex::new(progress),
             status: watch::Sender::new(Status::Queued),
         })
     }
@@ -394,6 +484,7 @@ pub struct Summary {
 /// The commands that can be asked about.
 #[derive(Debug)]
 pub struct Commands {
+    pub budget: Arc<Budget>,
     kept: Mutex<Kept>,
     ephemeral: Duration,
     session: Duration,
@@ -435,6 +526,7 @@ impl Commands {
     /// Keep finished commands for so long, by where they ran.
     pub fn keeping(ephemeral: Duration, session: Duration) -> Commands {
         Commands {
+            budget: Arc::default(),
             kept: Mutex::default(),
             ephemeral,
             session,
@@ -578,7 +670,7 @@ mod tests {
             shown.push(*byte);
         }
         for size in 1..shown.len() {
-            let mut capture = Capture::default();
+            let mut capture = Capture::new(&Arc::default());
             shown
                 .chunks(size)
                 .for_each(|chunk| capture.push_from_terminal(chunk));
@@ -591,7 +683,7 @@ mod tests {
 
     #[test]
     fn more_than_is_kept_loses_its_middle_and_says_so() {
-        let mut capture = Capture::default();
+        let mut capture = Capture::new(&Arc::default());
         let total = MAX_OUTPUT + 1000;
         for chunk in (0..total)
             .map(|at| (at % 251) as u8)
@@ -608,12 +700,29 @@ mod tests {
         assert_eq!(&bytes[Capture::HALF..Capture::HALF + line.len()], line);
     }
 
+    #[test]
+    fn all_commands_together_keep_no_more_than_the_budget() {
+        let budget = Arc::new(Budget(AtomicUsize::new(1000)));
+        let mut first = Capture::new(&budget);
+        first.push(&[b'a'; 900]);
+        let mut second = Capture::new(&budget);
+        for part in [b'b', b'c', b'd'] {
+            second.push(&[part; 80]);
+        }
+        assert!(!first.is_truncated() && second.is_truncated());
+        assert_eq!((first.kept(), second.kept()), (900, 100));
+        first.push(&[b'z'; 50]);
+        assert!(first.is_truncated(), "what comes later is left out");
+        drop((first, second));
+        assert_eq!(budget.0.load(Ordering::Relaxed), 1000);
+    }
+
     #[tokio::test]
     async fn finished_commands_are_forgotten_in_time_and_by_number() {
         let commands = Arc::new(Commands::keeping(Duration::from_millis(200), KEPT_SESSION));
         let terminal = TerminalId::new(1).unwrap();
-        let first = Command::new("1".into(), terminal, "true".into(), true);
-        let second = Command::new("2".into(), terminal, "true".into(), false);
+        let first = Command::new("1".into(), terminal, "true".into(), true, &commands.budget);
+        let second = Command::new("2".into(), terminal, "true".into(), false, &commands.budget);
         for command in [&first, &second] {
             commands.add(command).unwrap();
             assert!(matches!(
@@ -626,7 +735,13 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert!(commands.get("1").is_none() && commands.get("2").is_some());
         for number in 3..MAX_RESULTS + 10 {
-            let command = Command::new(number.to_string(), terminal, "true".into(), true);
+            let command = Command::new(
+                number.to_string(),
+                terminal,
+                "true".into(),
+                true,
+                &commands.budget,
+            );
             commands.add(&command).unwrap();
             command.complete(0);
             tokio::task::yield_now().await;

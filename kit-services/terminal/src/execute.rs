@@ -192,7 +192,7 @@ impl Terminal {
         if request.wish.ephemeral {
             let granted = self.grant(&request.wish)?;
             let terminal = request.terminal.unwrap_or_else(|| self.next_ephemeral());
-            let command = Command::new(id, terminal, text, true);
+            let command = Command::new(id, terminal, text, true, &self.commands().budget);
             self.commands().add(&command)?;
             let mut environment = granted.account.environment(&granted.environment);
             environment.insert(
@@ -222,7 +222,7 @@ impl Terminal {
         if request.reset {
             self.close(terminal, Close::Reset).await;
         }
-        let command = Command::new(id, terminal, text, false);
+        let command = Command::new(id, terminal, text, false, &self.commands().budget);
         let (session, opened) = self.open_for_commands(terminal, &request.wish)?;
         let job = self.job(&command, &request, &session, opened, deadline)?;
         self.commands().add(&command)?;

@@ -7,6 +7,8 @@
 //!      └──────────────────────┴───────────── Ended ◀───────────────┘
 //! ```
 //!
+//! [`audience`] is what it does with output and clients, [`commands`] how it runs commands.
+//!
 //! The keeper reads the terminal only while every client has room for what it would read. So a
 //! client that stops reading stops the program, and nothing piles up here. Input and orders do
 //! not wait for output: an interrupt reaches a program that cannot write.
@@ -27,54 +29,34 @@ use tokio::time::Instant;
 use crate::account::Account;
 use crate::id;
 use crate::launch::Launch;
-use crate::marks::{Mark, Marks, Piece};
+use crate::marks::Marks;
 use crate::pty::{Pty, Size};
-use crate::running::{self, CHUNK, From, Running, STDERR_PATIENCE, Stop};
+use crate::running::{CHUNK, From, Running, Stop};
 use crate::screen::Screen;
-use crate::scrollback::{Scrollback, without_questions};
-use crate::session::{Attached, Close, End, History, Job, Order, Phase, Spec, StartSession, View};
+use crate::scrollback::Scrollback;
+use crate::session::{Close, End, History, Job, Order, Phase, Spec, StartSession, View};
 use crate::shell::Flavour;
 use crate::system::processes;
 use crate::workdir::Workdir;
 
+mod audience;
+mod commands;
+
 /// Output that a session remembers for those who come later.
 const SCROLLBACK_BYTES: usize = 1 << 20;
-/// Pieces of output on their way to one client; with [`CHUNK`] at most 256 KiB.
-const SEAT_CHUNKS: usize = 32;
-/// Clients of one session.
-const MAX_SEATS: usize = 64;
 /// Typed input that waits for the program to read.
 const MAX_PENDING: usize = 256 << 10;
-/// Commands that wait for their turn.
-const MAX_QUEUE: usize = 1024;
 /// Pipes held by processes that commands left in the background.
 const MAX_FOLLOWED: usize = 128;
-/// Characters of a window title.
-const MAX_TITLE: usize = 256;
-/// Echo withheld while a command is on its way to the shell.
-const MAX_WITHHELD: usize = 64 << 10;
 
-/// How long a half-typed line is left alone before a command takes the prompt.
-const TYPING: Duration = Duration::from_millis(300);
-/// How long the prompt may take to come back after a half-typed line was cancelled.
-const SETTLING: Duration = Duration::from_secs(1);
-/// How often to look whether the shell is in the foreground again.
-const FOREGROUND: Duration = Duration::from_millis(50);
-/// How long after a prompt a command that did not begin is typed again; the shell runs it once.
-const RETYPE: Duration = Duration::from_millis(250);
 /// How long a shell at its prompt may take to begin a command.
 const BEGIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a shell may take to its first prompt while a command waits for it.
 const START_WITHIN: Duration = Duration::from_secs(30);
-/// From interrupt to kill, and from kill to killing the shell.
-const UNTIL_KILL: Duration = Duration::from_millis(500);
 /// From hang-up to kill when a session is closed.
 const UNTIL_CLOSED: Duration = Duration::from_millis(500);
 /// How long output may follow the end of the shell.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-
-const INTERRUPT: u8 = 0x03;
-const ENTER: u8 = b'\r';
 
 /// A client's place.
 #[derive(Debug)]
@@ -136,6 +118,8 @@ pub struct Keeper {
     hung_up: bool,
     /// Nobody is left who could send orders.
     unattended: bool,
+    /// It came to its end in good order.
+    is_ended: bool,
     history: Arc<History>,
     view: watch::Sender<View>,
 }
@@ -242,6 +226,7 @@ impl Keeper {
             exit: None,
             hung_up: false,
             unattended: false,
+            is_ended: false,
             history,
             view,
         })
@@ -388,255 +373,6 @@ impl Keeper {
         }
     }
 
-    // ---- clients and output ----
-
-    fn attach(
-        &mut self,
-        size: Option<Size>,
-        readonly: bool,
-        reply: tokio::sync::oneshot::Sender<Attached>,
-    ) {
-        self.seats.retain(|seat| !seat.output.is_closed());
-        if self.seats.len() >= MAX_SEATS {
-            return; // the asker sees the reply dropped
-        }
-        self.hand_out();
-        // What is still in the outbox is not in the scrollback either: it comes later.
-        let (output, receiver) = mpsc::channel(SEAT_CHUNKS);
-        let seat = self.next_seat;
-        self.next_seat += 1;
-        let attached = Attached {
-            seat,
-            replay: without_questions(&self.scrollback.all()),
-            output: receiver,
-        };
-        if reply.send(attached).is_ok() {
-            self.seats.push(Seat {
-                id: seat,
-                output,
-                readonly,
-                size,
-            });
-            self.reconcile();
-        }
-    }
-
-    /// Fit the terminal to its clients: the smallest of those who may type, so that each of them
-    /// sees all of it; the smallest of all where nobody may type. With nobody there it stays.
-    fn reconcile(&mut self) {
-        let typists = || {
-            self.seats
-                .iter()
-                .filter(|seat| !seat.readonly)
-                .filter_map(|seat| seat.size)
-        };
-        let viewers = || self.seats.iter().filter_map(|seat| seat.size);
-        let Some(size) = typists()
-            .reduce(Size::within)
-            .or_else(|| viewers().reduce(Size::within))
-        else {
-            return;
-        };
-        if size == self.size {
-            return;
-        }
-        self.size = size;
-        if let Err(error) = self.pty.resize(size) {
-            tracing::debug!(%error, terminal.id = %self.name, "could not resize terminal {}", self.name);
-        }
-        if let Some(Running {
-            channels: running::Channels::Split { err, .. },
-            ..
-        }) = &self.current
-        {
-            // The terminal of standard error is only ever asked for its size by chance.
-            let _ = err.resize(size);
-        }
-        if let Some(screen) = &mut self.screen {
-            screen.resize(size);
-        }
-    }
-
-    fn read(&mut self, source: Source) {
-        match source {
-            Source::Terminal => match self.pty.source().read(&mut self.buffer) {
-                Ok(0) => self.hung_up = true,
-                Ok(count) => {
-                    let bytes = self.buffer[..count].to_vec();
-                    self.took(&bytes);
-                    if let Some((_, until)) = &mut self.exit {
-                        *until = Instant::now() + LAST_WORDS;
-                    }
-                }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) => {}
-                // The terminal of a program that is gone answers EIO.
-                Err(_) => self.hung_up = true,
-            },
-            Source::Command(from) => {
-                if let Some(running) = &mut self.current {
-                    let shown = running.read(from, &mut self.buffer);
-                    running::with_returns(&shown, &mut self.outbox);
-                    self.end_if_drained();
-                }
-            }
-            Source::Stray(bytes) => running::with_returns(&bytes, &mut self.outbox),
-        }
-    }
-
-    /// Take what the terminal said.
-    fn took(&mut self, bytes: &[u8]) {
-        let mut marks = self.marks.take().expect("it is put back below");
-        marks.feed(bytes, |piece| match piece {
-            Piece::Output(bytes) => self.show(bytes),
-            Piece::Title(title) => {
-                self.title = title
-                    .chars()
-                    .take(MAX_TITLE)
-                    .filter(|c| !c.is_control())
-                    .collect()
-            }
-            Piece::Mark(mark) => self.heed(mark),
-        });
-        self.marks = Some(marks);
-    }
-
-    fn show(&mut self, bytes: &[u8]) {
-        match &mut self.current {
-            Some(running) if !running.begun => {
-                running.withheld.extend_from_slice(bytes);
-                if running.withheld.len() > MAX_WITHHELD {
-                    self.outbox.append(&mut running.withheld);
-                }
-            }
-            Some(running) => {
-                if running.is_on_terminal() && running.ended.is_none() {
-                    running.command.wrote_to_terminal(bytes);
-                }
-                self.outbox.extend_from_slice(bytes);
-            }
-            None => self.outbox.extend_from_slice(bytes),
-        }
-    }
-
-    fn heed(&mut self, mark: Mark) {
-        match mark {
-            Mark::Prompt(code) => {
-                match &mut self.current {
-                    // It was interrupted, or returned past its end.
-                    Some(running) if running.begun && running.ended.is_none() => {
-                        self.end_command(code)
-                    }
-                    Some(running) if !running.begun && running.command.is_aborted() => {
-                        self.fail_command("it was aborted before it began");
-                    }
-                    // The line that was to begin it was lost, or this is the prompt of one before.
-                    Some(running) if !running.begun => {
-                        running.retype = Some(Instant::now() + RETYPE)
-                    }
-                    _ => {}
-                }
-                self.phase = Phase::Prompt;
-                self.half_typed = std::mem::take(&mut self.typed_ahead).then(Instant::now);
-                self.settling = None;
-                self.again = None;
-            }
-            Mark::Accepted => {
-                if self.current.is_none() && self.phase == Phase::Prompt {
-                    self.phase = Phase::Busy;
-                    self.half_typed = None;
-                }
-            }
-            Mark::Begin(number) => {
-                let Some(running) = self
-                    .current
-                    .as_mut()
-                    .filter(|running| running.number == number)
-                else {
-                    return;
-                };
-                running.begun = true;
-                running.retype = None;
-                running.command.start();
-                self.phase = Phase::Busy;
-                self.half_typed = None;
-                let echo = std::mem::take(&mut running.withheld);
-                let line = self.flavour.trigger(number).into_bytes();
-                let text = running::typed(&running.command.text);
-                self.outbox.extend(running::retyped(&echo, &line, &text));
-                self.history.note(&running.command);
-            }
-            Mark::End(number, code) => {
-                if let Some(running) = &mut self.current
-                    && running.number == number
-                    && running.begun
-                {
-                    running.ended = Some((code, Instant::now() + STDERR_PATIENCE));
-                    self.end_if_drained();
-                }
-            }
-        }
-    }
-
-    /// Give the clients what was shown, if all of them have room.
-    fn hand_out(&mut self) {
-        if self.seats.iter().any(|seat| seat.output.is_closed()) {
-            self.seats.retain(|seat| !seat.output.is_closed());
-            self.reconcile();
-        }
-        if self.outbox.is_empty() || self.seats.iter().any(|seat| seat.output.capacity() == 0) {
-            return;
-        }
-        let bytes = Bytes::from(std::mem::take(&mut self.outbox));
-        self.scrollback.push(&bytes);
-        self.written += bytes.len() as u64;
-        self.quiet_since = Instant::now();
-        if let Some(screen) = &mut self.screen {
-            screen.show(&bytes);
-        }
-        for seat in &self.seats {
-            // There is room; a client that has just gone is let go at the next round.
-            let _ = seat.output.try_send(bytes.clone());
-        }
-    }
-
-    /// What is on the screen, which is worked out from the scrollback when first asked for.
-    fn look(&mut self) -> &vt100::Screen {
-        self.hand_out();
-        let (size, scrollback) = (self.size, &self.scrollback);
-        self.screen
-            .get_or_insert_with(|| Screen::new(size, &scrollback.all()))
-            .look()
-    }
-
-    fn publish(&mut self) {
-        let running = self.current.as_ref().map(|running| &running.command.id);
-        self.view.send_if_modified(|view| {
-            let is_same = view.phase == self.phase
-                && view.size == self.size
-                && view.clients == self.seats.len()
-                && view.title == self.title
-                && view.written == self.written
-                && view.waiting == self.queue.len()
-                && view.running.as_ref() == running;
-            if !is_same {
-                view.phase = self.phase.clone();
-                view.size = self.size;
-                view.clients = self.seats.len();
-                view.title.clone_from(&self.title);
-                view.written = self.written;
-                view.waiting = self.queue.len();
-                view.running = running.cloned();
-            }
-            !is_same
-        });
-    }
-
-    // ---- input ----
-
     fn take_typed(&mut self, bytes: &[u8]) {
         self.pending.extend(bytes);
         self.quiet_since = Instant::now();
@@ -665,196 +401,6 @@ impl Keeper {
         }
         self.pending.shrink_to(CHUNK);
     }
-
-    // ---- commands ----
-
-    /// Take a job into the queue; given back where the session is ending.
-    fn enqueue(&mut self, job: Box<Job>) -> Option<Box<Job>> {
-        if self.closing.is_some() || self.exit.is_some() {
-            return Some(job);
-        }
-        self.history.note(&job.command);
-        if self.queue.len() >= MAX_QUEUE {
-            job.command.fail(format!(
-                "{MAX_QUEUE} commands wait in this terminal already"
-            ));
-            self.history.note(&job.command);
-        } else {
-            self.queue.push_back(*job);
-        }
-        None
-    }
-
-    /// Start the command whose turn it is, when the shell waits for a line.
-    fn start_next(&mut self) {
-        if self.current.is_some()
-            || self.closing.is_some()
-            || self.exit.is_some()
-            || self.phase != Phase::Prompt
-        {
-            return;
-        }
-        let now = Instant::now();
-        while !self.queue.is_empty() {
-            if let Some(until) = self.settling.filter(|until| *until > now) {
-                self.again = Some(until);
-                return;
-            }
-            if self.pty.foreground() != Some(self.leader) {
-                self.again = Some(now + FOREGROUND);
-                return;
-            }
-            if let Some(at) = self.half_typed {
-                if at + TYPING > now {
-                    self.again = Some(at + TYPING);
-                    return;
-                }
-                self.half_typed = None;
-                self.settling = Some(now + SETTLING);
-                self.again = self.settling;
-                self.pending.push_back(INTERRUPT);
-                self.type_pending();
-                return;
-            }
-            self.settling = None;
-            let job = self.queue.pop_front().expect("it is not empty");
-            self.number += 1;
-            let prepared = Running::prepare(
-                &job,
-                self.number,
-                &self.secret,
-                self.flavour,
-                &self.workdir,
-                &self.account,
-                self.size,
-            );
-            match prepared {
-                Ok(running) => {
-                    self.current = Some(running);
-                    self.phase = Phase::Busy;
-                    self.type_trigger();
-                    return;
-                }
-                Err(error) => {
-                    job.command
-                        .fail(format!("could not prepare the command: {error}"));
-                    self.history.note(&job.command);
-                }
-            }
-        }
-    }
-
-    /// Type the line that begins the command at work.
-    fn type_trigger(&mut self) {
-        self.pending
-            .extend(self.flavour.trigger(self.number).as_bytes());
-        self.pending.push_back(ENTER);
-        self.type_pending();
-    }
-
-    fn end_if_drained(&mut self) {
-        if let Some(running) = &self.current
-            && let Some((code, until)) = running.ended
-            && (running.is_drained() || until <= Instant::now())
-        {
-            self.end_command(code);
-        }
-    }
-
-    /// The command at work ended with this code.
-    fn end_command(&mut self, code: i32) {
-        if let Some(running) = self.put_down() {
-            running.command.complete(code);
-            self.history.note(&running.command);
-        }
-    }
-
-    /// Take what is left of the command at work.
-    fn put_down(&mut self) -> Option<Running> {
-        let mut running = self.current.take()?;
-        self.outbox.append(&mut running.withheld);
-        let (shown, held) = running.drain(&self.workdir);
-        running::with_returns(&shown, &mut self.outbox);
-        for source in held {
-            // Beyond the bound a pipe is closed, and who writes to it next is told so.
-            if let Ok(place) = self.followed.clone().try_acquire_owned() {
-                running::follow(source, self.strays.0.clone(), place);
-            }
-        }
-        running.clean(&self.workdir);
-        Some(running)
-    }
-
-    fn fail_command(&mut self, message: &str) {
-        if let Some(running) = self.put_down() {
-            running.command.fail(message);
-            self.history.note(&running.command);
-        }
-    }
-
-    fn abort(&mut self, id: &str, force: bool) {
-        if let Some(at) = self.queue.iter().position(|job| job.command.id == id) {
-            let job = self.queue.remove(at).expect("it was found there");
-            job.command.note_abort();
-            job.command.fail("it was aborted before it began");
-            self.history.note(&job.command);
-        } else if let Some(running) = self
-            .current
-            .as_mut()
-            .filter(|running| running.command.id == id)
-        {
-            running.command.note_abort();
-            if !running.begun {
-                // As a key, which has the terminal forget the line that was typed.
-                self.pending.push_back(INTERRUPT);
-                self.type_pending();
-            } else if force {
-                self.stop(Stop::Kill);
-            } else {
-                self.interrupt();
-            }
-        }
-    }
-
-    /// Interrupt whatever is in the foreground.
-    fn interrupt(&self) {
-        // In the foreground is a program's group, or the shell's own while it runs builtins.
-        let group = self.pty.foreground().unwrap_or(self.leader);
-        let _ = rustix::process::kill_process_group(group, Signal::INT);
-    }
-
-    /// Go to this step of ending the command at work.
-    fn stop(&mut self, step: Stop) {
-        let Some(running) = &mut self.current else {
-            return;
-        };
-        let next = Instant::now() + UNTIL_KILL;
-        running.stopping = Some((step, next));
-        match step {
-            Stop::Interrupt => self.interrupt(),
-            Stop::Kill => {
-                let group = self.pty.foreground().unwrap_or(self.leader);
-                if group == self.leader {
-                    // What the shell runs in its own group goes; the shell gets an interrupt.
-                    for stat in processes::of_session(self.leader) {
-                        let is_shell = stat.pid == self.leader.as_raw_nonzero().get();
-                        if stat.group == group.as_raw_nonzero().get() && !is_shell {
-                            processes::signal(stat.pid, Signal::KILL);
-                        }
-                    }
-                    self.interrupt();
-                } else {
-                    let _ = rustix::process::kill_process_group(group, Signal::KILL);
-                }
-            }
-            Stop::KillShell => {
-                tracing::warn!(terminal.id = %self.name, "killed the shell of terminal {}, which did not let go of a command", self.name);
-                let _ = rustix::process::kill_process(self.leader, Signal::KILL);
-            }
-        }
-    }
-
-    // ---- time and end ----
 
     /// Do what is due.
     fn tick(&mut self) {
@@ -988,6 +534,7 @@ impl Keeper {
             std::mem::take(&mut self.queue),
             self.closing,
         );
+        self.is_ended = true;
         // Whoever hears of the end finds nothing left; a caller whose command ended the session
         // hears of it last, and finds it ended.
         drop(self);
@@ -1018,6 +565,25 @@ impl Keeper {
         while Instant::now() < until && !processes::of_session(self.leader).is_empty() {
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+impl Drop for Keeper {
+    /// Let nobody wait for a keeper that broke down.
+    fn drop(&mut self) {
+        if self.is_ended {
+            return;
+        }
+        tracing::warn!(terminal.id = %self.name, "the keeper of terminal {} was cut short", self.name);
+        let current = self.current.take().map(|running| running.command);
+        for command in current
+            .into_iter()
+            .chain(self.queue.drain(..).map(|job| job.command))
+        {
+            command.fail("the session broke down");
+        }
+        self.view
+            .send_modify(|view| view.phase = Phase::Ended(End::Exited(255)));
     }
 }
 

@@ -136,8 +136,20 @@ impl Terminal {
         self.work().one_shots.clone()
     }
 
+    /// Whether something would be lost with this process: a session, or a command at work.
+    pub fn is_busy(&self) -> bool {
+        self.0
+            .work
+            .get()
+            .is_some_and(|work| work.one_shots.are_at_work())
+            || !self.sessions().is_empty()
+    }
+
     /// The sessions at work, by number.
     pub fn sessions(&self) -> Vec<Arc<Session>> {
+        if self.0.work.get().is_none() {
+            return Vec::new();
+        }
         let mut sessions: Vec<_> = self
             .map()
             .values()

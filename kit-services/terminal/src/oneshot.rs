@@ -87,6 +87,10 @@ impl OneShots {
         true
     }
 
+    pub fn are_at_work(&self) -> bool {
+        !self.list().is_empty()
+    }
+
     fn list(&self) -> std::sync::MutexGuard<'_, Vec<(String, mpsc::Sender<bool>)>> {
         self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::pty::Size;
 
 /// Lines above the screen that can be searched and looked at.
-const SCROLLBACK_LINES: usize = 2000;
+const SCROLLBACK_LINES: usize = 1000;
 /// How long the model is kept up to date after it was last asked for.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -278,6 +278,8 @@ pub fn find(lines: &[(i64, String)], pattern: &Regex, limit: usize) -> Vec<Hit> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn shown(output: &[u8]) -> vt100::Screen {
@@ -338,5 +340,41 @@ mod tests {
         assert!(pattern("(", false).is_err());
         assert!(pattern(&"a".repeat(2000), false).is_err());
         assert!(pattern("(a{1000}){1000}", false).is_err());
+    }
+
+    /// Bytes that steer terminals, and any others.
+    fn output() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => proptest::collection::vec(any::<u8>(), 0..8),
+            4 => (proptest::collection::vec(prop_oneof![Just(0_u32), 0..70_u32, Just(65_535), Just(u32::MAX)], 0..4), "[?>!]?", "[@-~]")
+                .prop_map(|(parameters, private, last)| {
+                    let parameters: Vec<String> = parameters.iter().map(u32::to_string).collect();
+                    format!("\u{1b}[{private}{}{last}", parameters.join(";")).into_bytes()
+                }),
+            1 => "\u{1b}[A-Za-z0-9=>#()]{1,2}".prop_map(String::into_bytes),
+            2 => "[a-z\u{4e00}-\u{4e10}\u{300}\u{200d}\u{1f600} \r\n\t]{0,40}".prop_map(String::into_bytes),
+        ];
+        proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn no_output_breaks_the_screen(
+            first in output(), second in output(),
+            (rows, columns) in (1..40_u16, 2..90_u16), (more_rows, more_columns) in (1..40_u16, 2..90_u16),
+            scroll_offset in 0..50_usize,
+        ) {
+            let mut screen = Screen::new(Size { rows, columns }, &first);
+            screen.resize(Size { rows: more_rows, columns: more_columns });
+            screen.show(&second);
+            if let Some(shown) = Some(screen.look()) {
+                let mut shown = shown.clone();
+                let wanted = Wanted { colors: true, highlights: true, scroll_offset };
+                let snapshot = Snapshot::of("1".into(), String::new(), 0, &mut shown, wanted);
+                prop_assert_eq!(snapshot.lines.len(), usize::from(more_rows));
+                lines(&mut shown, Scope::All, scroll_offset);
+            }
+        }
     }
 }

@@ -37,6 +37,22 @@ impl Scrollback {
         self.bytes.extend(bytes);
     }
 
+    /// About the last `limit` bytes, from the beginning of a line.
+    pub fn last(&self, limit: usize) -> Vec<u8> {
+        let least = self.bytes.len().saturating_sub(limit);
+        let line = self
+            .bytes
+            .range(least..)
+            .take(LINE_BYTES)
+            .position(|byte| *byte == b'\n');
+        let start = if least == 0 {
+            0
+        } else {
+            least + line.map_or(0, |at| at + 1)
+        };
+        self.bytes.range(start..).copied().collect()
+    }
+
     /// All of it, oldest first.
     pub fn all(&self) -> Vec<u8> {
         let (front, back) = self.bytes.as_slices();
@@ -192,6 +208,8 @@ mod tests {
             text.starts_with("line ") && text.ends_with("line 999\n"),
             "{text}"
         );
+        assert_eq!(scrollback.last(20), b"line 998\nline 999\n");
+        assert_eq!(scrollback.last(5000), scrollback.all());
         scrollback.push(&[b'x'; 5000]);
         assert_eq!(scrollback.all(), [b'x'; 1000]);
     }

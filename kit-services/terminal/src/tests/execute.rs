@@ -657,4 +657,29 @@ async fn other_users_run_with_their_own_rights() {
         "",
         0,
     );
+    // Where nobody is named, it is the user that the kit is set up for.
+    let rig = Rig::with(|config| config.default_user = "nobody".to_owned());
+    check(&rig.run(1, "id -un").await, "nobody\n", "", 0);
+    check(&rig.once("id -un; pwd").await, "nobody\n/\n", "", 0);
+    let root = rig
+        .post(
+            "/api/v1/terminal/execute?ephemeral=true&user=root",
+            json!({ "command": "id -un" }),
+        )
+        .await;
+    check(&root, "root\n", "", 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kit_without_rights_says_whom_it_cannot_be() {
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let rig = Rig::start();
+    let path = "/api/v1/terminal/execute?ephemeral=true&user=root";
+    let (status, reply) = rig.ask("POST", path, json!({ "command": "true" })).await;
+    assert_eq!(
+        (status, reply["code"].clone()),
+        (StatusCode::FORBIDDEN, json!("CANNOT_SWITCH_USER"))
+    );
 }

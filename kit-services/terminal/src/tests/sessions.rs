@@ -67,6 +67,7 @@ async fn sessions_are_made_listed_and_ended() {
 async fn nothing_is_made_before_the_first_call() {
     let rig = Rig::start();
     assert_eq!(rig.get("/api/v1/terminal/health").await["status"], "ok");
+    assert!(!rig.terminal.is_busy());
     assert!(rig.terminal.0.work.get().is_none());
     assert!(!rig.terminal.config().state.exists());
 }

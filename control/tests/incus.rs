@@ -1,0 +1,399 @@
+//! Real machines on an engine project of their own: `control/tests/incus.sh` makes one and runs these.
+//!
+//! `HOODY_ENGINE` is the name that `engine.sh start` and `build.sh --import` were given. Without
+//! it these tests say so and pass. They make machines with random ids and leave nothing.
+
+#![allow(clippy::unwrap_used)] // a test that panics has failed
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control::runtime::incus::{Incus, Settings};
+use control::runtime::{Limits, Machine, Observed, Power, Runtime, RuntimeError};
+use routes::Id;
+
+/// Stands in for the kit: a socket that accepts, nothing else.
+const STAND_IN: &str = r#"#!/usr/bin/python3
+import os, socket
+at = "/hoody/run/kit.sock"
+if os.path.lexists(at):
+    os.unlink(at)
+server = socket.socket(socket.AF_UNIX)
+server.bind(at)
+server.listen(16)
+to = os.environ.get("NOTIFY_SOCKET")
+if to:
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.sendto(b"READY=1", "\0" + to[1:] if to[0] == "@" else to)
+while True:
+    server.accept()[0].close()
+"#;
+const GRACE: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(60);
+
+/// An engine with directories of this test's own.
+struct Rig {
+    engine: Arc<Incus>,
+    directory: tempfile::TempDir,
+}
+
+impl Rig {
+    /// None where no engine was named.
+    async fn start() -> Option<Rig> {
+        let Ok(name) = std::env::var("HOODY_ENGINE") else {
+            println!("HOODY_ENGINE names no engine: nothing was tried");
+            return None;
+        };
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), open.clone()).unwrap();
+        let kit = directory.path().join("kit/bin");
+        std::fs::create_dir_all(&kit).unwrap();
+        std::fs::write(kit.join("kitd"), STAND_IN).unwrap();
+        std::fs::set_permissions(kit.join("kitd"), open).unwrap();
+        let engine = Incus::connect(Settings {
+            socket: "/var/lib/incus/unix.socket".into(),
+            name,
+            containers: directory.path().join("containers"),
+            kit: directory.path().join("kit"),
+        })
+        .await
+        .unwrap();
+        Some(Rig { engine, directory })
+    }
+
+    async fn see(&self, id: Id) -> Observed {
+        self.engine
+            .observe_one(id)
+            .await
+            .unwrap()
+            .expect("it is there")
+    }
+
+    async fn ready(&self, id: Id) -> Observed {
+        let begun = Instant::now();
+        loop {
+            let seen = self.see(id).await;
+            if seen.ready {
+                return seen;
+            }
+            assert!(begun.elapsed() < READY, "not ready: {seen:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What a shell in the machine prints.
+    async fn sh(&self, id: Id, line: &str) -> String {
+        let ran = self.engine.exec(id, &["bash", "-c", line]).await.unwrap();
+        let text = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
+        assert_eq!(
+            ran.code,
+            0,
+            "{line}: {text} {}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        text
+    }
+
+    /// Nothing of it is left, in the engine or beside it.
+    async fn is_gone(&self, id: Id) {
+        assert_eq!(self.engine.observe_one(id).await.unwrap(), None);
+        let directory = self
+            .directory
+            .path()
+            .join("containers")
+            .join(id.to_string());
+        assert!(!directory.exists(), "{} is left", directory.display());
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains(&id.to_string()), "a mount is left");
+    }
+}
+
+fn machine() -> Machine {
+    Machine {
+        id: Id(rand::random()),
+        project: Id(rand::random()),
+        hostname: "web".to_owned(),
+        image: None,
+        environment: vec![("GREETING".to_owned(), "hello \"you\"".to_owned())],
+        ssh_public_key: Some("ssh-ed25519 AAAA me@here".to_owned()),
+        kit: true,
+        autostart: true,
+        limits: Limits {
+            memory: Some(512 << 20),
+            ..Limits::default()
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_goes_through_all_its_states() {
+    let Some(rig) = Rig::start().await else {
+        return;
+    };
+    let engine = &rig.engine;
+    let machine = machine();
+    let id = machine.id;
+
+    let begun = Instant::now();
+    engine.create(&machine).await.unwrap();
+    let created = begun.elapsed();
+    engine.create(&machine).await.unwrap(); // again changes nothing
+    let off = rig.see(id).await;
+    assert_eq!((off.power, off.ready), (Power::Off, false));
+
+    let begun = Instant::now();
+    engine.start(id).await.unwrap();
+    let started = begun.elapsed();
+    let on = rig.ready(id).await;
+    println!(
+        "create {created:?}, start {started:?}, first socket {:?}",
+        begun.elapsed()
+    );
+    engine.start(id).await.unwrap();
+    assert_eq!(
+        on.incarnation,
+        rig.see(id).await.incarnation,
+        "it was on already"
+    );
+    let shared = std::fs::metadata(&on.directory).unwrap();
+    assert_eq!(shared.uid(), on.owners.base);
+    assert_eq!(shared.mode() & 0o777, 0o700);
+
+    // settled before anything is asked of systemd
+    let state = rig
+        .sh(
+            id,
+            "systemctl is-system-running --wait; systemctl --failed --no-legend",
+        )
+        .await;
+    assert_eq!(state, "running");
+    assert_eq!(
+        rig.sh(id, "hostname; . /etc/environment; echo $GREETING")
+            .await,
+        "web\nhello \"you\""
+    );
+    assert_eq!(
+        rig.sh(id, "cat /root/.ssh/authorized_keys").await,
+        "ssh-ed25519 AAAA me@here"
+    );
+    assert_eq!(
+        rig.sh(id, "stat -c '%U %a' /home/user/.ssh/authorized_keys")
+            .await,
+        "user 600"
+    );
+    let address = on.address.unwrap().to_string();
+    assert!(
+        rig.sh(id, "ip -4 -brief address show eth0")
+            .await
+            .contains(&address)
+    );
+    assert!(engine.usage(id).await.unwrap().memory > 0);
+
+    engine.freeze(id).await.unwrap();
+    engine.freeze(id).await.unwrap();
+    assert_eq!(rig.see(id).await.power, Power::Frozen);
+    engine.thaw(id).await.unwrap();
+    engine.thaw(id).await.unwrap();
+    assert_eq!(rig.see(id).await.power, Power::On);
+
+    engine.stop(id, GRACE).await.unwrap();
+    engine.stop(id, GRACE).await.unwrap();
+    assert_eq!(rig.see(id).await.power, Power::Off);
+    let begun = Instant::now();
+    engine.start(id).await.unwrap();
+    let again = rig.ready(id).await;
+    println!("from stopped to its socket {:?}", begun.elapsed());
+    assert!(
+        again.incarnation > on.incarnation,
+        "another start, another incarnation"
+    );
+    assert_eq!(again.address, on.address);
+    engine.freeze(id).await.unwrap();
+    engine.kill(id).await.unwrap();
+    assert_eq!(
+        rig.see(id).await.power,
+        Power::Off,
+        "a frozen one can be killed"
+    );
+
+    engine.delete(id).await.unwrap();
+    engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+    assert!(matches!(
+        engine.start(id).await,
+        Err(RuntimeError::NoMachine(_))
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_reboots_itself_counts_as_started_again() {
+    let Some(rig) = Rig::start().await else {
+        return;
+    };
+    let machine = machine();
+    let id = machine.id;
+    rig.engine.create(&machine).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    let before = rig.ready(id).await;
+    let mut changes = rig.engine.changes();
+    rig.sh(id, "systemctl reboot --no-block").await;
+    let begun = Instant::now();
+    loop {
+        let seen = rig.see(id).await;
+        if seen.ready && seen.incarnation > before.incarnation {
+            break;
+        }
+        assert!(begun.elapsed() < READY, "{seen:?} after {before:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let told = tokio::time::timeout(Duration::from_secs(5), changes.recv()).await;
+    assert_eq!(told.unwrap().unwrap(), id);
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_made_at_once_share_nothing() {
+    let Some(rig) = Rig::start().await else {
+        return;
+    };
+    let machines: Vec<Machine> = (0..6).map(|_| machine()).collect();
+    let making = machines.iter().map(|machine| rig.engine.create(machine));
+    for made in futures::future::join_all(making).await {
+        made.unwrap();
+    }
+    let all = rig.engine.observe().await.unwrap();
+    let mut addresses = Vec::new();
+    let mut bases = Vec::new();
+    for machine in &machines {
+        let seen = all
+            .iter()
+            .find(|seen| seen.id == machine.id)
+            .expect("it is listed");
+        addresses.push(seen.address.expect("it has one"));
+        bases.push(seen.owners.base);
+    }
+    for list in [
+        &mut bases,
+        &mut addresses.into_iter().map(u32::from).collect(),
+    ] {
+        list.sort_unstable();
+        list.dedup();
+        assert_eq!(list.len(), machines.len(), "something is shared: {list:?}");
+    }
+    for machine in &machines {
+        rig.engine.delete(machine.id).await.unwrap();
+        rig.is_gone(machine.id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_leaves_what_users_wrote() {
+    let Some(rig) = Rig::start().await else {
+        return;
+    };
+    let mut machine = machine();
+    let id = machine.id;
+    rig.engine.create(&machine).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    rig.ready(id).await;
+    rig.sh(id, "echo mine >> /root/.ssh/authorized_keys").await;
+    machine.limits.memory = Some(256 << 20);
+    machine.limits.disk = Some(4 << 30);
+    machine.limits.processes = Some(500);
+    rig.engine.update(&machine).await.unwrap();
+    assert_eq!(
+        rig.engine.usage(id).await.unwrap().memory_limit,
+        Some(256 << 20)
+    );
+    assert!(
+        rig.sh(id, "cat /root/.ssh/authorized_keys")
+            .await
+            .ends_with("mine")
+    );
+    machine.environment = vec![("GREETING".to_owned(), "bye".to_owned())];
+    rig.engine.update(&machine).await.unwrap();
+    assert_eq!(
+        rig.sh(id, ". /etc/environment; echo $GREETING").await,
+        "bye"
+    );
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_is_seen_and_removed() {
+    let Some(rig) = Rig::start().await else {
+        return;
+    };
+    // the first act of a creation, and no more
+    let id = Id(rand::random());
+    let directory = rig.directory.path().join("containers").join(id.to_string());
+    std::fs::create_dir_all(&directory).unwrap();
+    assert_eq!(rig.see(id).await.power, Power::Remains);
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+    // an image that is not there leaves nothing in the engine
+    let mut machine = machine();
+    machine.image = Some("no-such-image".to_owned());
+    let refused = rig.engine.create(&machine).await;
+    assert!(
+        matches!(refused, Err(RuntimeError::NoImage(_))),
+        "{refused:?}"
+    );
+    rig.engine.delete(machine.id).await.unwrap();
+    rig.is_gone(machine.id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_cannot_lay_hands_on_its_kit_or_its_host() {
+    let Some(rig) = Rig::start().await else {
+        return;
+    };
+    let machine = machine();
+    let id = machine.id;
+    rig.engine.create(&machine).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    let on = rig.ready(id).await;
+    let attack = "
+        mount -o remount,bind,rw /opt/hoody && echo remounted; touch /opt/hoody/evil && echo wrote
+        echo evil >> /opt/hoody/bin/kitd && echo changed; chmod 777 /opt/hoody && echo opened
+        unshare -Urm bash -c 'mount -o remount,bind,rw /opt/hoody && echo nested' ; true";
+    assert_eq!(
+        rig.sh(id, &format!("{{ {attack}; }} 2>/dev/null")).await,
+        ""
+    );
+    assert!(Path::new(&rig.directory.path().join("kit/bin/kitd")).exists());
+    // its directory takes no more than it may
+    rig.sh(
+        id,
+        "for n in $(seq 100); do : > /hoody/run/$n || break; done; true",
+    )
+    .await;
+    assert!(std::fs::read_dir(&on.directory).unwrap().count() < 64);
+    rig.sh(
+        id,
+        "head -c 4M /dev/zero > /hoody/run/1; test $(stat -c %s /hoody/run/1) -le 1048576",
+    )
+    .await;
+    assert_eq!(
+        rig.sh(id, "test -e /dev/incus/sock && echo there; true")
+            .await,
+        ""
+    );
+    // what stands in the socket's place when it starts again is gone, and nothing it led to
+    rig.sh(
+        id,
+        "systemctl stop hoody-kit; rm -f /hoody/run/*; ln -s /etc/hostname /hoody/run/kit.sock",
+    )
+    .await;
+    assert!(!rig.see(id).await.ready);
+    rig.engine.kill(id).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    rig.ready(id).await;
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
