@@ -51,7 +51,7 @@ async fn measure(
     });
     let proxy = SocketAddr::from(([127, 0, 0, 1], port));
     let scratch = std::env::temp_dir().join(format!("hop-{}", std::process::id()));
-    let mut nginx = start_nginx(&scratch, &socket)?;
+    let nginx = start_nginx(&scratch, &socket)?;
     let peer = SocketAddr::from(([127, 0, 0, 1], NGINX_PORT));
     tokio::time::sleep(Duration::from_millis(500)).await;
 
@@ -78,8 +78,7 @@ async fn measure(
             .await?,
         );
     }
-    nginx.kill()?;
-    nginx.wait()?;
+    drop(nginx);
     std::fs::remove_dir_all(&scratch)?;
 
     let added = |samples: &[Duration]| {
@@ -161,7 +160,17 @@ async fn once(sender: &mut SendRequest<Empty<Bytes>>, host: &str) -> anyhow::Res
     Ok(())
 }
 
-fn start_nginx(scratch: &Path, socket: &Path) -> anyhow::Result<Child> {
+/// A server of the measurement's own; it ends with the measurement, however that ends.
+struct Nginx(Child);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // it fails where it has ended by itself
+        let _ = self.0.wait();
+    }
+}
+
+fn start_nginx(scratch: &Path, socket: &Path) -> anyhow::Result<Nginx> {
     std::fs::create_dir_all(scratch)?;
     let made = Command::new("openssl")
         .args([
@@ -206,6 +215,8 @@ fn start_nginx(scratch: &Path, socket: &Path) -> anyhow::Result<Child> {
         .arg("-c")
         .arg(scratch.join("nginx.conf"))
         .stderr(Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
+        .map(Nginx)
         .context("nginx is the peer: apt-get install nginx-light")
 }
