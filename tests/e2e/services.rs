@@ -126,7 +126,7 @@ async fn a_container_that_replaces_its_socket_reaches_nothing_of_the_host() {
         "mkdir /hoody/run/kit.sock",
     ] {
         let script = format!(
-            "systemd-run -q --on-active=1 --unit=attack bash -c 'systemctl stop hoody-kit; rm -rf /hoody/run/kit.sock; {attack}; sleep 5; rm -rf /hoody/run/kit.sock; systemctl start hoody-kit'"
+            "systemd-run -q --on-active=1 --timer-property=AccuracySec=100ms --unit=attack bash -c 'systemctl stop hoody-kit; rm -rf /hoody/run/kit.sock; {attack}; sleep 5; rm -rf /hoody/run/kit.sock; systemctl start hoody-kit'"
         );
         node.root(&web, &script).await;
         node.until("the socket is replaced", || async {

@@ -75,6 +75,16 @@ pub struct Remains {
     pub routes: Vec<String>,
 }
 
+impl Remains {
+    /// Whether anything of this container is left.
+    pub fn tell_of(&self, id: &str) -> bool {
+        [&self.directories, &self.mounts, &self.routes]
+            .into_iter()
+            .flatten()
+            .any(|name| name.contains(id))
+    }
+}
+
 /// What a command in a container said.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Said {
