@@ -30,18 +30,6 @@ done
 [ -n "$cache" ] || die "--cache DIR is needed"
 
 extra_authorities() { find /usr/local/share/ca-certificates -name '*.crt' -type f 2>/dev/null | LC_ALL=C sort; }
-# The proxies that the host reaches the world through, as NAME=URL lines. One on the host's loopback
-# is of no use to a container.
-proxies() {
-  local name value
-  for name in http_proxy https_proxy; do
-    value="${!name:-}"
-    case "$value" in
-      '' | *//localhost* | *//127.* | *'//[::1]'* | *[[:space:]\'\"]*) ;;
-      *) printf '%s=%s\n' "$name" "$value" ;;
-    esac
-  done
-}
 recipe_hash() {
   {
     dpkg --print-architecture
@@ -49,7 +37,6 @@ recipe_hash() {
     find files -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     find files -type f -perm -u+x | LC_ALL=C sort
     extra_authorities | xargs -r cat
-    proxies
   } | sha256sum | cut -c1-20
 }
 
@@ -59,12 +46,6 @@ if [ -n "$print" ]; then
   echo "$built"
   exit
 fi
-
-# The command that lays a tree over the image. Whoever owns the tree, and whatever the umask it was
-# checked out with, root owns the files, and directories that are there stay as they are.
-unpack() {
-  printf '%s' "tar -C '$1' --owner=0 --group=0 --mode=u=rwX,go=rX -cf - . | tar -C \"\$1\" --no-overwrite-dir -xf -"
-}
 
 build() {
   command -v mmdebstrap >/dev/null || die "mmdebstrap is missing; hoody/setup/packages.sh installs it"
@@ -76,12 +57,9 @@ build() {
   while read -r certificate; do
     hooks+=(--essential-hook="mkdir -p \"\$1/usr/local/share/ca-certificates\" && cp '$certificate' \"\$1/usr/local/share/ca-certificates/\"")
   done < <(extra_authorities)
-  if [ -n "$(proxies)" ]; then
-    mkdir -p "$work/carried/etc/profile.d" "$work/carried/etc/apt/apt.conf.d"
-    proxies | sed 's/.*/export &/' > "$work/carried/etc/profile.d/hoody-proxy.sh"
-    proxies | sed -E 's|^(https?)_proxy=(.*)$|Acquire::\1::Proxy "\2";|' > "$work/carried/etc/apt/apt.conf.d/80hoody-proxy"
-    hooks+=(--customize-hook="$(unpack "$work/carried")")
-  fi
+  # Whoever owns the checkout, and whatever its umask was, root owns the files, and directories that
+  # are there stay as they are.
+  local overlay="tar -C files --owner=0 --group=0 --mode=u=rwX,go=rX -cf - . | tar -C \"\$1\" --no-overwrite-dir -xf -"
   local keyring=()
   [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] && keyring=(--keyring=/usr/share/keyrings)
   mmdebstrap --variant=minbase --format=tar "${keyring[@]}" \
@@ -89,7 +67,7 @@ build() {
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-include=/usr/share/locale/locale.alias' \
     --include="$PACKAGES" "${hooks[@]}" \
-    --customize-hook="$(unpack files)" \
+    --customize-hook="$overlay" \
     --customize-hook="chroot \"\$1\" bash /usr/local/lib/hoody/finish" \
     trixie "$work/rootfs.tar" \
     "deb $MIRROR trixie main" "deb $MIRROR trixie-updates main" \
@@ -124,7 +102,7 @@ METADATA
   tar -C "$work" -cf "$work/meta.tar" metadata.yaml templates
   say "compressing"
   zstd -q -T0 -3 --rm "$work/rootfs.tar" -o "$work/rootfs.tar.zst"
-  rm -rf "$work/metadata.yaml" "$work/templates" "$work/carried"
+  rm -rf "$work/metadata.yaml" "$work/templates"
   chmod 755 "$work"
   mv -T "$work" "$built" 2>/dev/null || [ -f "$built/rootfs.tar.zst" ] || die "could not keep the image in $built"
   trap - EXIT
@@ -135,13 +113,15 @@ METADATA
 # it supersedes: machines made from that keep what they need. May stop anywhere and be repeated.
 import() {
   local incus=(incus --project "$project") images fingerprint old
-  images="$("${incus[@]}" image list -f json)"
-  fingerprint="$(jq -r --arg hash "$hash" '[.[] | select(.properties.recipe == $hash)][0].fingerprint // ""' <<< "$images")"
+  look() {
+    images="$("${incus[@]}" image list -f json)"
+    fingerprint="$(jq -r --arg hash "$hash" '[.[] | select(.properties.recipe == $hash)][0].fingerprint // ""' <<< "$images")"
+  }
+  look
   if [ -z "$fingerprint" ]; then
     say "importing into the project $project"
     "${incus[@]}" image import "$built/meta.tar" "$built/rootfs.tar.zst" >/dev/null
-    images="$("${incus[@]}" image list -f json)"
-    fingerprint="$(jq -r --arg hash "$hash" '[.[] | select(.properties.recipe == $hash)][0].fingerprint' <<< "$images")"
+    look
   fi
   if ! jq -e --arg alias "$ALIAS" --arg is "$fingerprint" \
       'any(.[]; .fingerprint == $is and any(.aliases[]?; .name == $alias))' <<< "$images" >/dev/null; then

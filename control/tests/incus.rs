@@ -1,7 +1,7 @@
 //! Real machines on an engine project of their own: `control/tests/incus.sh` makes one and runs these.
 //!
-//! `HOODY_ENGINE` is the name that `engine.sh start` and `build.sh --import` were given. Without
-//! it these tests say so and pass. They make machines with random ids and leave nothing.
+//! `HOODY_ENGINE` is the name that `engine.sh start` and `build.sh --import` were given. They make
+//! machines with random ids and leave nothing.
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed
 
@@ -40,12 +40,8 @@ struct Rig {
 }
 
 impl Rig {
-    /// None where no engine was named.
-    async fn start() -> Option<Rig> {
-        let Ok(name) = std::env::var("HOODY_ENGINE") else {
-            println!("HOODY_ENGINE names no engine: nothing was tried");
-            return None;
-        };
+    async fn start() -> Rig {
+        let name = std::env::var("HOODY_ENGINE").expect("HOODY_ENGINE names an engine");
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(directory.path(), open.clone()).unwrap();
@@ -61,7 +57,14 @@ impl Rig {
         })
         .await
         .unwrap();
-        Some(Rig { engine, directory })
+        Rig { engine, directory }
+    }
+
+    /// Make a machine, turn it on, and wait until its kit is there.
+    async fn turn_on(&self, machine: &Machine) -> Observed {
+        self.engine.create(machine).await.unwrap();
+        self.engine.start(machine.id).await.unwrap();
+        self.ready(machine.id).await
     }
 
     async fn see(&self, id: Id) -> Observed {
@@ -130,9 +133,7 @@ fn machine() -> Machine {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_goes_through_all_its_states() {
-    let Some(rig) = Rig::start().await else {
-        return;
-    };
+    let rig = Rig::start().await;
     let engine = &rig.engine;
     let machine = machine();
     let id = machine.id;
@@ -230,14 +231,10 @@ async fn a_machine_goes_through_all_its_states() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_reboots_itself_counts_as_started_again() {
-    let Some(rig) = Rig::start().await else {
-        return;
-    };
+    let rig = Rig::start().await;
     let machine = machine();
     let id = machine.id;
-    rig.engine.create(&machine).await.unwrap();
-    rig.engine.start(id).await.unwrap();
-    let before = rig.ready(id).await;
+    let before = rig.turn_on(&machine).await;
     let mut changes = rig.engine.changes();
     rig.sh(id, "systemctl reboot --no-block").await;
     let begun = Instant::now();
@@ -257,9 +254,7 @@ async fn a_machine_that_reboots_itself_counts_as_started_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn machines_made_at_once_share_nothing() {
-    let Some(rig) = Rig::start().await else {
-        return;
-    };
+    let rig = Rig::start().await;
     let machines: Vec<Machine> = (0..6).map(|_| machine()).collect();
     let making = machines.iter().map(|machine| rig.engine.create(machine));
     for made in futures::future::join_all(making).await {
@@ -292,14 +287,10 @@ async fn machines_made_at_once_share_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_leaves_what_users_wrote() {
-    let Some(rig) = Rig::start().await else {
-        return;
-    };
+    let rig = Rig::start().await;
     let mut machine = machine();
     let id = machine.id;
-    rig.engine.create(&machine).await.unwrap();
-    rig.engine.start(id).await.unwrap();
-    rig.ready(id).await;
+    rig.turn_on(&machine).await;
     rig.sh(id, "echo mine >> /root/.ssh/authorized_keys").await;
     machine.limits.memory = Some(256 << 20);
     machine.limits.disk = Some(4 << 30);
@@ -326,9 +317,7 @@ async fn an_update_leaves_what_users_wrote() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_crash_left_is_seen_and_removed() {
-    let Some(rig) = Rig::start().await else {
-        return;
-    };
+    let rig = Rig::start().await;
     // the first act of a creation, and no more
     let id = Id(rand::random());
     let directory = rig.directory.path().join("containers").join(id.to_string());
@@ -350,14 +339,10 @@ async fn what_a_crash_left_is_seen_and_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_cannot_lay_hands_on_its_kit_or_its_host() {
-    let Some(rig) = Rig::start().await else {
-        return;
-    };
+    let rig = Rig::start().await;
     let machine = machine();
     let id = machine.id;
-    rig.engine.create(&machine).await.unwrap();
-    rig.engine.start(id).await.unwrap();
-    let on = rig.ready(id).await;
+    let on = rig.turn_on(&machine).await;
     let attack = "
         mount -o remount,bind,rw /opt/hoody && echo remounted; touch /opt/hoody/evil && echo wrote
         echo evil >> /opt/hoody/bin/kitd && echo changed; chmod 777 /opt/hoody && echo opened

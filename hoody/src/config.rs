@@ -380,18 +380,25 @@ impl Config {
 }
 
 /// The proxy settings of this machine, for containers that share its way out: `http_proxy` and
-/// its siblings, in lower case.
+/// its siblings, in lower case. A proxy on this machine's loopback is of no use to a container.
 pub fn proxy_environment() -> BTreeMap<&'static str, String> {
     let find = |name: &'static str| {
         let value = env::var(name)
             .or_else(|_| env::var(name.to_ascii_uppercase()))
             .ok()?;
-        (!value.is_empty()).then_some((name, value))
+        (!value.is_empty() && !is_on_loopback(&value)).then_some((name, value))
     };
     ["http_proxy", "https_proxy", "no_proxy"]
         .into_iter()
         .filter_map(find)
         .collect()
+}
+
+/// Whether this is the URL of something on the loopback.
+fn is_on_loopback(url: &str) -> bool {
+    ["//localhost", "//127.", "//[::1]"]
+        .iter()
+        .any(|place| url.contains(place))
 }
 
 /// What is logged: `info`, or what `HOODY_LOG` says.
@@ -617,6 +624,20 @@ mod tests {
             is_root,
             beside: Path::new("/opt/bin"),
         })
+    }
+
+    #[test]
+    fn a_proxy_on_the_loopback_is_none_for_containers() {
+        for (url, is_on_it) in [
+            ("http://localhost:3128", true),
+            ("http://127.0.0.1:3128/", true),
+            ("http://[::1]:3128", true),
+            ("http://proxy.example:3128", false),
+            ("http://10.0.0.1:3128", false),
+            ("localhost,127.0.0.1,.example", false), // no_proxy is a list
+        ] {
+            assert_eq!(is_on_loopback(url), is_on_it, "{url}");
+        }
     }
 
     #[test]

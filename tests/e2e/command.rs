@@ -67,6 +67,7 @@ async fn a_container_is_made_used_and_removed_by_its_name() {
             .expect("JSON");
     assert_eq!(json["name"], "typed-name");
     says(&["containers", "delete", "typed-name"]);
+    node.gone(&node.computer(&json)).await;
 
     let unknown = hoody(&["files", "get", "/", "-c", "no-such-name"]);
     assert!(!unknown.status.success());

@@ -25,12 +25,7 @@ async fn random_kills_of_control_leave_nothing_behind() {
         rng = rng.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         tokio::time::sleep(Duration::from_millis(u64::from(rng >> 22))).await;
         node.kill("control").await;
-        node.until("it is gone", || async {
-            node.status(&web)
-                .await
-                .is_none_or(|status| status == "deleted")
-        })
-        .await;
+        node.gone(&web).await;
     }
     node.until("nothing is left of them", || async {
         let remains = node.remains();

@@ -322,6 +322,11 @@ impl Node {
         self.delete(&format!("/api/v1/containers/{}", computer.id))
             .await
             .expect(200);
+        self.gone(computer).await;
+    }
+
+    /// Wait until nothing of a deleted container is left in the API.
+    pub async fn gone(&self, computer: &Computer) {
         self.until("it is gone", || async {
             self.status(computer)
                 .await

@@ -48,7 +48,6 @@ const MADE: &str = "user.hoody.made";
 const PROJECT: &str = "user.hoody.project";
 /// A digest of the files that the node wrote into the machine.
 const FILES: &str = "user.hoody.files";
-const NO_PANIC: &str = "nobody panics while holding it";
 /// What a machine may put into the directory it shares with the host.
 const SHARED_BYTES: &str = "1m";
 const SHARED_INODES: &str = "64";
@@ -97,10 +96,9 @@ pub struct Incus {
     settings: Settings,
     rest: Rest,
     network: Network,
-    /// Held while an address is chosen.
-    choosing: Mutex<()>,
-    /// Addresses of machines whose creation is under way.
-    chosen: std::sync::Mutex<HashSet<Ipv4Addr>>,
+    /// Held from choosing an address until an instance has it. It also keeps the engine from
+    /// making two instances at once, which it has been seen to give the same range of user ids.
+    making: Mutex<()>,
     changes: broadcast::Sender<Id>,
 }
 
@@ -157,8 +155,7 @@ impl Incus {
             settings,
             rest,
             network,
-            choosing: Mutex::default(),
-            chosen: std::sync::Mutex::default(),
+            making: Mutex::default(),
             changes,
         });
         tokio::spawn(listen(Arc::downgrade(&incus)));
@@ -233,8 +230,8 @@ impl Incus {
         let image = machine.image.as_deref().unwrap_or(IMAGE);
         let directory = self.directory(machine.id);
         std::fs::create_dir_all(&directory).map_err(|error| host(act, &directory, &error))?;
-        let chosen = self.choose_address(machine.id).await?;
-        let address = chosen.address;
+        let making = self.making.lock().await;
+        let address = self.choose_address(machine.id).await?;
         let body = json!({
             "name": name,
             "type": "container",
@@ -247,7 +244,7 @@ impl Incus {
             .rest
             .work(Method::POST, "instances", body, CREATE)
             .await;
-        drop(chosen);
+        drop(making);
         match made {
             Ok(_) => {}
             Err(error) if error.says("image not provided") || error.says("image not found") => {
@@ -270,26 +267,17 @@ impl Incus {
         }
     }
 
-    /// An address that no machine has and that no other creation has chosen.
-    async fn choose_address(&self, id: Id) -> Result<Chosen<'_>, RuntimeError> {
+    /// An address that no machine has.
+    async fn choose_address(&self, id: Id) -> Result<Ipv4Addr, RuntimeError> {
         let act = "create";
-        let _choosing = self.choosing.lock().await;
-        // Looked at before the list: an address leaves this set only when its machine is listed.
-        let mut taken = self.chosen.lock().expect(NO_PANIC).clone();
         let instances = self.instances().await.map_err(|error| failed(act, error))?;
-        taken.extend(instances.iter().filter_map(Instance::address));
-        let address = self
-            .network
+        let taken = instances.iter().filter_map(Instance::address).collect();
+        self.network
             .choose(id, &taken)
             .ok_or(RuntimeError::Permanent {
                 act,
                 reason: "every address of the bridge's network is taken".to_owned(),
-            })?;
-        self.chosen.lock().expect(NO_PANIC).insert(address);
-        Ok(Chosen {
-            address,
-            all: &self.chosen,
-        })
+            })
     }
 
     /// Write the node's files into a machine.
@@ -299,31 +287,13 @@ impl Incus {
         name: &str,
         machine: &Machine,
     ) -> Result<(), RuntimeError> {
-        for (path, bytes, mode, owner) in files(machine) {
-            let file = File {
-                path,
-                bytes: bytes.as_deref(),
-                mode,
-                owner,
-            };
+        for file in files(machine) {
             self.rest
-                .put_file(name, &file)
+                .put_file(name, file)
                 .await
                 .map_err(|error| failed(act, error))?;
         }
         Ok(())
-    }
-}
-
-/// An address for a machine whose creation is under way; nobody else chooses it meanwhile.
-struct Chosen<'a> {
-    address: Ipv4Addr,
-    all: &'a std::sync::Mutex<HashSet<Ipv4Addr>>,
-}
-
-impl Drop for Chosen<'_> {
-    fn drop(&mut self) {
-        self.all.lock().expect(NO_PANIC).remove(&self.address);
     }
 }
 
@@ -434,12 +404,10 @@ fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ip
     devices
 }
 
-type Put = (&'static str, Option<Vec<u8>>, u32, u32);
-
 /// Files of a new machine: keys that may log in, and the environment of its programs.
-fn files(machine: &Machine) -> Vec<Put> {
+fn files(machine: &Machine) -> Vec<File> {
     const USER: u32 = 1000;
-    let mut files: Vec<Put> = vec![environment_file(machine)];
+    let mut files = vec![environment_file(machine)];
     if let Some(key) = machine
         .ssh_public_key
         .as_deref()
@@ -447,10 +415,23 @@ fn files(machine: &Machine) -> Vec<Put> {
         .filter(|key| !key.is_empty())
     {
         let line = format!("{key}\n").into_bytes();
-        files.push(("/root/.ssh", None, 0o700, 0));
-        files.push(("/root/.ssh/authorized_keys", Some(line.clone()), 0o600, 0));
-        files.push(("/home/user/.ssh", None, 0o700, USER));
-        files.push(("/home/user/.ssh/authorized_keys", Some(line), 0o600, USER));
+        for (directory, keys, owner) in [
+            ("/root/.ssh", "/root/.ssh/authorized_keys", 0),
+            ("/home/user/.ssh", "/home/user/.ssh/authorized_keys", USER),
+        ] {
+            files.push(File {
+                path: directory,
+                bytes: None,
+                mode: 0o700,
+                owner,
+            });
+            files.push(File {
+                path: keys,
+                bytes: Some(line.clone()),
+                mode: 0o600,
+                owner,
+            });
+        }
     }
     files
 }
@@ -458,15 +439,18 @@ fn files(machine: &Machine) -> Vec<Put> {
 /// Tells whether [`files`] would write what was written before.
 fn digest(machine: &Machine) -> String {
     let mut digest = Sha256::new();
-    for (path, bytes, mode, owner) in files(machine) {
+    for file in files(machine) {
+        let File {
+            path, mode, owner, ..
+        } = file;
         digest.update(format!("{path}\0{mode}\0{owner}\0"));
-        digest.update(bytes.unwrap_or_default());
+        digest.update(file.bytes.unwrap_or_default());
     }
     hex::encode(digest.finalize())
 }
 
 /// pam_env(8) reads it for every session, and so do the terminals.
-fn environment_file(machine: &Machine) -> Put {
+fn environment_file(machine: &Machine) -> File {
     let text: String = machine
         .environment
         .iter()
@@ -478,7 +462,12 @@ fn environment_file(machine: &Machine) -> Put {
             )
         })
         .collect();
-    ("/etc/environment", Some(text.into_bytes()), 0o644, 0)
+    File {
+        path: "/etc/environment",
+        bytes: Some(text.into_bytes()),
+        mode: 0o644,
+        owner: 0,
+    }
 }
 
 impl Instance {
@@ -847,11 +836,12 @@ impl Runtime for Incus {
         let body = json!({ "config": config, "devices": { "root": root } });
         self.patch(act, machine.id, body).await?;
         // what users of the machine made of these files since then stays, unless the node's part changed
-        if instance.text(FILES) == Some(digest(machine).as_str()) {
+        let digest = digest(machine);
+        if instance.text(FILES) == Some(digest.as_str()) {
             return Ok(());
         }
         self.put_files(act, &name, machine).await?;
-        let written = json!({ "config": { FILES: digest(machine) } });
+        let written = json!({ "config": { FILES: digest } });
         self.patch(act, machine.id, written).await
     }
 

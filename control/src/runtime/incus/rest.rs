@@ -115,7 +115,7 @@ impl Rest {
     }
 
     /// Put a file into a machine; a directory where `bytes` is none.
-    pub async fn put_file(&self, machine: &str, file: &File<'_>) -> Result<(), RestError> {
+    pub async fn put_file(&self, machine: &str, file: File) -> Result<(), RestError> {
         let path = self.target(&format!("instances/{machine}/files?path={}", file.path));
         let kind = if file.bytes.is_some() {
             "file"
@@ -130,9 +130,7 @@ impl Rest {
             .header("x-incus-gid", file.owner)
             .header("x-incus-mode", format!("{:04o}", file.mode))
             .header("x-incus-write", "overwrite")
-            .body(Full::new(Bytes::copy_from_slice(
-                file.bytes.unwrap_or_default(),
-            )))
+            .body(Full::new(Bytes::from(file.bytes.unwrap_or_default())))
             .expect("paths of files are plain");
         self.send(request).await.map(drop)
     }
@@ -220,10 +218,10 @@ impl Rest {
 }
 
 /// A file for a machine.
-pub struct File<'a> {
-    pub path: &'a str,
+pub struct File {
+    pub path: &'static str,
     /// None for a directory.
-    pub bytes: Option<&'a [u8]>,
+    pub bytes: Option<Vec<u8>>,
     pub mode: u32,
     /// User and group, as the machine counts them.
     pub owner: u32,

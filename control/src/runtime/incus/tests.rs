@@ -92,7 +92,7 @@ fn a_machine_is_unprivileged_and_apart() {
 
 #[test]
 fn an_environment_cannot_add_lines() {
-    let (_, text, ..) = environment_file(&machine());
+    let text = environment_file(&machine()).bytes;
     assert_eq!(
         String::from_utf8(text.unwrap()).unwrap(),
         "KEY=\"a \\\"b\\\"\"\n"
