@@ -82,7 +82,7 @@ check:
 	$(call step,unit and in-process tests)
 	@rm -rf '$(TARGET)/debug/contract-called'
 	@cargo nextest run --workspace --locked
-	@cargo nextest run -p tests --test census --locked --no-capture
+	@cargo nextest run --workspace --test census --locked --no-capture
 
 # Fuzz targets, each for some seconds.
 fuzz:
