@@ -57,10 +57,6 @@ pub struct Pace {
     pub light_steps: usize,
 }
 
-/// Processes and threads of one machine: far above what work needs, and a fork bomb ends here
-/// instead of at the host's own limit.
-const PROCESSES: u32 = 16_384;
-
 impl Config {
     pub fn new(
         state: impl Into<PathBuf>,
@@ -73,10 +69,7 @@ impl Config {
             domain: domain.into(),
             metrics: None,
             limits: Limits::default(),
-            machine_limits: crate::runtime::Limits {
-                processes: Some(PROCESSES),
-                ..crate::runtime::Limits::default()
-            },
+            machine_limits: crate::runtime::Limits::default(),
             pace: Pace::default(),
         }
     }
