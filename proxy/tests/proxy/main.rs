@@ -2,9 +2,12 @@
 
 mod attacks;
 mod feed;
+mod gates;
 mod kit;
 mod limits;
+mod links;
 mod refusals;
 mod requests;
 mod rig;
+mod signin;
 mod streams;
