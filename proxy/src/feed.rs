@@ -9,7 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use routes::table::{Ack, Change, Table, Update};
+use routes::table::{Ack, Table, Update};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
@@ -229,7 +229,7 @@ async fn next_line(
 
 fn read_update(line: &[u8], first: bool, generation: u64) -> Result<Update, FeedFault> {
     let update: Update = serde_json::from_slice(line).map_err(FeedFault::NotAnUpdate)?;
-    let replaces = matches!(update.change, Change::Replace(_));
+    let replaces = update.change.replaces();
     if first && !replaces {
         return Err(FeedFault::NotAReplacement);
     }

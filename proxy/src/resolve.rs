@@ -108,6 +108,8 @@ mod tests {
             incarnation: 7,
             directory: "/run/c".into(),
             owners: Owners { base: 1, count: 1 },
+            access: None,
+            links: None,
         };
         table.apply(Update {
             generation: 1,

@@ -1,12 +1,15 @@
 //! The words that the proxy and the control plane share: what a hostname means and where it leads.
 //!
 //! Read in this order: [`id`], [`services`] (the slugs), [`address`] (the hostname grammar),
-//! [`table`] (what leads where).
+//! [`access`] (who may reach what) with [`jwt`] and [`link`], [`table`] (what leads where).
 //!
 //! Pure: no I/O, no async runtime, no clock.
 
+pub mod access;
 pub mod address;
 pub mod id;
+pub mod jwt;
+pub mod link;
 pub mod services;
 pub mod table;
 

@@ -137,6 +137,8 @@ impl Rig {
                 base: uid,
                 count: 1,
             },
+            access: None,
+            links: None,
         };
         self.upsert(&place).await;
         Container {
