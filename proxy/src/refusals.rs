@@ -321,6 +321,7 @@ mod tests {
             owners: Owners { base: 0, count: 0 },
             access: None,
             links: None,
+            hooks: None,
         })
     }
 

@@ -110,6 +110,7 @@ mod tests {
             owners: Owners { base: 1, count: 1 },
             access: None,
             links: None,
+            hooks: None,
         };
         table.apply(Update {
             generation: 1,

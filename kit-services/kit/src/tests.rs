@@ -743,8 +743,7 @@ async fn a_parameter_may_travel_in_a_header() {
 
     let router = api.router();
     let mut with = request("PUT /api/v1/note", r#"{"text":"a"}"#);
-    with.headers_mut()
-        .insert("If-Match", "v7".parse().unwrap());
+    with.headers_mut().insert("If-Match", "v7".parse().unwrap());
     assert_eq!(
         parsed(send(&router, with).await).await,
         (200, json!(["v7", "a"]))

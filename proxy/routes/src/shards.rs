@@ -33,7 +33,9 @@ impl Key for str {
         let hash = self.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
-        hash.to_le_bytes().into_iter().fold(0, |all, byte| all ^ byte)
+        hash.to_le_bytes()
+            .into_iter()
+            .fold(0, |all, byte| all ^ byte)
     }
 }
 
