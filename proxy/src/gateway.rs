@@ -19,7 +19,7 @@ use crate::limits::RequestPermit;
 use crate::logs::{Record, redact};
 use crate::refusals::Refusal;
 use crate::request::{audience, authority, check_wire, connection, declared_length, is_websocket};
-use crate::resolve::{Destination, refuse_host, resolve};
+use crate::resolve::{Destination, refuse_host, resolve, target};
 use crate::upstream;
 
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
@@ -231,7 +231,13 @@ impl ProxyHttp for Gateway {
                     request.insert_header(edge::REALM, realm.to_string())?;
                 }
             }
-            Destination::Kit { door, .. } => {
+            Destination::Kit { door, alias, .. } => {
+                // The log has what the visitor sent; the container gets what the alias stands for.
+                if let Some(alias) = alias
+                    && let Ok(Some(target)) = target(alias, request.raw_path())
+                {
+                    request.set_raw_path(target.as_bytes())?;
+                }
                 request.insert_header(edge::SERVICE, door.service)?;
                 if let Some(index) = door.index {
                     request.insert_header(edge::INDEX, index.to_string())?;
@@ -401,7 +407,14 @@ impl Gateway {
         if visit.api && length.is_some_and(|length| length > config.limits.api_body_bytes) {
             return Err(Refusal::BodyTooLarge.into());
         }
-        let destination = resolve(&address, &table.load())?;
+        let now = || jiff::Timestamp::now().as_millisecond();
+        let destination = resolve(&address, &table.load(), now)?;
+        if let Destination::Kit {
+            alias: Some(alias), ..
+        } = &destination
+        {
+            target(alias, session.req_header().raw_path())?;
+        }
         admit(&destination)?;
         Ok(Verdict::Pass(destination))
     }
@@ -510,7 +523,7 @@ impl Gateway {
         };
         let request = session.req_header();
         let (place, door) = match &visit.destination {
-            Some(Destination::Kit { place, door }) => (Some(place), Some(door)),
+            Some(Destination::Kit { place, door, .. }) => (Some(place), Some(door)),
             _ => (None, None),
         };
         let now = jiff::Timestamp::now();

@@ -11,7 +11,7 @@
 //! - `resolve`: address → destination · `admit`: may it pass now?
 //! - `upstream`: connections to a container's kit and to control.
 //! - `refusals`: every answer that the proxy gives by itself.
-//! - `feed`: the routing table, pushed by control and kept on disk.
+//! - `feed`: the routing table, pushed by control · `ledger`: the table on disk.
 //! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
 //!
 //! `resolve`, `admit` and `refusals` know no type of Pingora. Nothing here knows what runs a
@@ -24,6 +24,7 @@ pub mod config;
 mod connection;
 mod feed;
 mod gateway;
+mod ledger;
 mod limits;
 mod listen;
 mod logs;
@@ -65,6 +66,7 @@ pub async fn run(
 struct Shared {
     config: Config,
     table: ArcSwap<Table>,
+    ledger: std::sync::Mutex<ledger::Ledger>,
     clients: Arc<limits::Clients>,
     metrics: admin::Metrics,
     journal: logs::Journal,

@@ -26,6 +26,8 @@ pub enum Refusal {
     UnknownContainer,
     /// The container's name goes on with something that is no service.
     UnknownService,
+    /// The alias leads to one path, and this is another.
+    NotBehindAlias,
     /// The name of something that does not speak HTTP.
     NotHttp,
     Starting(Arc<Place>),
@@ -73,6 +75,7 @@ pub const REFUSALS: &[(u16, &str)] = &[
     (414, "target_too_long"),
     (431, "headers_too_large"),
     (429, "too_many_requests"),
+    (404, "alias_path_pinned"),
 ];
 
 /// Who reads the answer.
@@ -124,6 +127,7 @@ impl Refusal {
             Refusal::TargetTooLong => 18,
             Refusal::HeadersTooLarge => 19,
             Refusal::TooManyRequests => 20,
+            Refusal::NotBehindAlias => 21,
         };
         REFUSALS[at]
     }
@@ -173,6 +177,9 @@ impl Refusal {
             Refusal::UnknownService => {
                 "The name of a computer goes on with a service and its number, as in terminal-1, files-1 or http-8080. This one goes on with something else.".into()
             }
+            Refusal::NotBehindAlias => {
+                "This name leads to one page only, and this is not its path. Open the name without a path.".into()
+            }
             Refusal::NotHttp => "This name is not for a browser: its service does not speak HTTP.".into(),
             Refusal::Starting(it) => place(it, "is starting. It will answer in a moment.").into(),
             Refusal::Stopped(it) => place(it, "is stopped. Start it and try again.").into(),
@@ -200,6 +207,7 @@ impl Refusal {
             Refusal::UnknownHost => "Nothing here",
             Refusal::UnknownContainer => "No such computer",
             Refusal::UnknownService => "No such service",
+            Refusal::NotBehindAlias => "Not here",
             Refusal::NotHttp => "Not a web page",
             Refusal::Starting(_) => "Starting up",
             Refusal::Stopped(_) => "Stopped",
@@ -349,6 +357,7 @@ mod tests {
             Refusal::TargetTooLong,
             Refusal::HeadersTooLarge,
             Refusal::TooManyRequests,
+            Refusal::NotBehindAlias,
         ]
     }
 
