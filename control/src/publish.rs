@@ -268,6 +268,7 @@ mod tests {
             owners: Owners { base: 0, count: 1 },
             access: None,
             links: None,
+            hooks: None,
         }
     }
 

@@ -755,6 +755,7 @@ fn place(
         owners: observed.map_or(Owners { base: 0, count: 0 }, |observed| observed.owners),
         access: None,
         links: None,
+        hooks: None,
     })
 }
 

@@ -31,7 +31,7 @@ use crate::logs::{Record, redact};
 use crate::query;
 use crate::refusals::{Answer, Asked, Audience, Refusal};
 use crate::request::{audience, authority, check_wire, connection, declared_length, is_websocket};
-use crate::resolve::{Destination, KitDoor, refuse_host, resolve};
+use crate::resolve::{Destination, KitDoor, refuse_host, resolve, target};
 use crate::session::Session as Remembered;
 use crate::signin::{self, FORM_BYTES, Form, Reason, SIGN_IN, SIGN_OUT};
 use crate::upstream;
@@ -337,7 +337,13 @@ impl ProxyHttp for Gateway {
                     request.insert_header(edge::REALM, realm.to_string())?;
                 }
             }
-            Destination::Kit { door, .. } => {
+            Destination::Kit { door, alias, .. } => {
+                // The log has what the visitor sent; the container gets what the alias stands for.
+                if let Some(alias) = alias
+                    && let Ok(Some(target)) = target(alias, request.raw_path())
+                {
+                    request.set_raw_path(target.as_bytes())?;
+                }
                 request.insert_header(edge::SERVICE, door.service)?;
                 if let Some(index) = door.index {
                     request.insert_header(edge::INDEX, index.to_string())?;
@@ -523,12 +529,16 @@ impl Gateway {
             return Err(Refusal::BodyTooLarge.into());
         }
         let table = table.load();
-        let destination = resolve(&address, &table)?;
-        if let Destination::Kit { place, door } = &destination
-            && let Some(rules) = Rules::of(place, &table)
-        {
-            let visitor = visitor(session.req_header(), visit, &name, place, door);
-            self.gate(visit, visitor, rules)?;
+        let now = || jiff::Timestamp::now().as_millisecond();
+        let destination = resolve(&address, &table, now)?;
+        if let Destination::Kit { place, door, alias } = &destination {
+            if let Some(rules) = Rules::of(place, &table) {
+                let visitor = visitor(session.req_header(), visit, &name, place, door);
+                self.gate(visit, visitor, rules)?;
+            }
+            if let Some(alias) = alias {
+                target(alias, session.req_header().raw_path())?;
+            }
         }
         admit(&destination)?;
         Ok(Verdict::Pass(destination))
@@ -874,7 +884,7 @@ impl Gateway {
         };
         let request = session.req_header();
         let (place, door) = match &visit.destination {
-            Some(Destination::Kit { place, door }) => (Some(place), Some(door)),
+            Some(Destination::Kit { place, door, .. }) => (Some(place), Some(door)),
             _ => (None, None),
         };
         let now = jiff::Timestamp::now();

@@ -14,7 +14,7 @@
 //!   `lines` (what goes on, and when it has to end).
 //! - `upstream`: connections to a container's kit and to control.
 //! - `refusals`: every answer that the proxy gives by itself.
-//! - `feed`: the routing table, pushed by control and kept on disk.
+//! - `feed`: the routing table, pushed by control · `ledger`: the table on disk.
 //! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
 //!
 //! `resolve`, `admit`, `gates` and `refusals` know no type of Pingora. Nothing here knows what runs a
@@ -31,6 +31,7 @@ mod evidence;
 mod feed;
 mod gates;
 mod gateway;
+mod ledger;
 mod limits;
 mod lines;
 mod listen;
@@ -76,6 +77,7 @@ pub async fn run(
 struct Shared {
     config: Config,
     table: ArcSwap<Table>,
+    ledger: std::sync::Mutex<ledger::Ledger>,
     clients: Arc<limits::Clients>,
     metrics: admin::Metrics,
     journal: logs::Journal,

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::attempts::Attempts;
 use crate::config::{Config, Limits};
 use crate::connection::{Connection, Stream, buffered};
 use crate::gateway::Gateway;
+use crate::ledger::Ledger;
 use crate::limits::{Clients, ConnectionPermit, Full};
 use crate::lines::{self, Lines};
 use crate::logs::{Journal, OpenLog};
@@ -135,7 +136,7 @@ impl Proxy {
                 source,
             })?;
         }
-        let table = feed::load(&config.table);
+        let (ledger, table) = Ledger::open(&config.table, config.limits.feed_line_bytes);
         let feed = feed::bind(&config.feed).map_err(|source| StartProxy::BindFeed {
             path: config.feed.clone(),
             source,
@@ -152,6 +153,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             clients: Arc::new(Clients::new(&config.limits)),
             table: ArcSwap::from_pointee(table),
+            ledger: Mutex::new(ledger),
             metrics: admin::Metrics::new(),
             https_port,
             journal,

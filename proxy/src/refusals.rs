@@ -27,6 +27,8 @@ pub enum Refusal {
     UnknownContainer,
     /// The container's name goes on with something that is no service.
     UnknownService,
+    /// The alias leads to one path, and this is another.
+    NotBehindAlias,
     /// The name of something that does not speak HTTP.
     NotHttp,
     Starting(Arc<Place>),
@@ -117,6 +119,7 @@ pub const REFUSALS: &[(u16, &str)] = &[
     (403, "link_refused"),
     (403, "cross_origin"),
     (429, "too_many_attempts"),
+    (404, "alias_path_pinned"),
 ];
 
 /// Who reads the answer.
@@ -175,6 +178,7 @@ impl Refusal {
             Refusal::LinkRefused(_) => 23,
             Refusal::CrossOrigin => 24,
             Refusal::TooManyAttempts(_) => 25,
+            Refusal::NotBehindAlias => 26,
         };
         REFUSALS[at]
     }
@@ -225,6 +229,9 @@ impl Refusal {
             Refusal::UnknownService => {
                 "The name of a computer goes on with a service and its number, as in terminal-1, files-1 or http-8080. This one goes on with something else.".into()
             }
+            Refusal::NotBehindAlias => {
+                "This name leads to one page only, and this is not its path. Open the name without a path.".into()
+            }
             Refusal::NotHttp => "This name is not for a browser: its service does not speak HTTP.".into(),
             Refusal::Starting(it) => place(it, "is starting. It will answer in a moment.").into(),
             Refusal::Stopped(it) => place(it, "is stopped. Start it and try again.").into(),
@@ -261,6 +268,7 @@ impl Refusal {
             Refusal::UnknownHost => "Nothing here",
             Refusal::UnknownContainer => "No such computer",
             Refusal::UnknownService => "No such service",
+            Refusal::NotBehindAlias => "Not here",
             Refusal::NotHttp => "Not a web page",
             Refusal::Starting(_) => "Starting up",
             Refusal::Stopped(_) => "Stopped",
@@ -391,6 +399,7 @@ mod tests {
             owners: Owners { base: 0, count: 0 },
             access: None,
             links: None,
+            hooks: None,
         })
     }
 
@@ -427,6 +436,7 @@ mod tests {
             Refusal::LinkRefused(Misuse::Expired),
             Refusal::CrossOrigin,
             Refusal::TooManyAttempts(6),
+            Refusal::NotBehindAlias,
         ]
     }
 

@@ -34,6 +34,10 @@ fuzz_target!(|lines: &[u8]| {
             Change::Project(project) => {
                 assert_eq!(table.projects.get(&project.id).map(|it| &**it), project.policy.as_ref());
             }
+            Change::Alias(alias) => {
+                assert_eq!(table.aliases.get(&alias.name).map(|it| &**it), Some(&alias));
+            }
+            Change::NoAlias(name) => assert!(table.aliases.get(&name).is_none()),
         }
         assert!(
             table

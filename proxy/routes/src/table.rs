@@ -1,6 +1,5 @@
 //! What leads where: the routing table, and the changes that travel from control to the proxy.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,18 +7,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::Id;
 use crate::access::Policy;
+use crate::domain::Alias;
+use crate::hook::Hooks;
 use crate::link::Links;
+use crate::shards::Shards;
 
 /// Everything the proxy knows about containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Grows with every change; control numbers them.
     pub generation: u64,
-    /// Shared, so that a copy of the table costs no copy of its places.
-    pub places: HashMap<Id, Arc<Place>>,
+    /// Shared, like all that follows: a copy of the table costs no copy of what is in it.
+    pub places: Shards<Id, Arc<Place>>,
     /// The rules of projects; those of a container are in its place.
-    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
-    pub projects: HashMap<Id, Arc<Policy>>,
+    #[serde(default, skip_serializing_if = "Shards::is_empty")]
+    pub projects: Shards<Id, Arc<Policy>>,
+    /// The aliases that are in force, by their names.
+    #[serde(default, skip_serializing_if = "Shards::is_empty")]
+    pub aliases: Shards<Box<str>, Arc<Alias>>,
 }
 
 /// Where one container is and what state it is in.
@@ -43,6 +48,9 @@ pub struct Place {
     /// What its signed links are checked with; nothing while it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Arc<Links>>,
+    /// What sees its requests first; nothing where it has no hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Arc<Hooks>>,
 }
 
 /// A range of host user ids: `base..base + count`.
@@ -99,6 +107,10 @@ pub enum Change {
     Remove(Id),
     /// The rules of a project.
     Project(Project),
+    /// An alias is in force, in place of any of its name.
+    Alias(Alias),
+    /// No alias of this name is.
+    NoAlias(Box<str>),
 }
 
 /// A whole table.
@@ -107,6 +119,8 @@ pub struct Whole {
     pub places: Vec<Place>,
     #[serde(default)]
     pub projects: Vec<Project>,
+    #[serde(default)]
+    pub aliases: Vec<Alias>,
 }
 
 /// The rules of one project; without a policy, it has none.
@@ -147,6 +161,12 @@ impl Table {
                 self.places.remove(&container);
             }
             Change::Project(project) => self.set(project),
+            Change::Alias(alias) => {
+                self.aliases.insert(alias.name.clone(), Arc::new(alias));
+            }
+            Change::NoAlias(name) => {
+                self.aliases.remove(&name);
+            }
         }
     }
 
@@ -156,10 +176,15 @@ impl Table {
             .into_iter()
             .map(|place| (place.container, Arc::new(place)))
             .collect();
-        self.projects.clear();
+        self.projects = Shards::default();
         for project in whole.projects {
             self.set(project);
         }
+        self.aliases = whole
+            .aliases
+            .into_iter()
+            .map(|alias| (alias.name.clone(), Arc::new(alias)))
+            .collect();
     }
 
     fn set(&mut self, project: Project) {
@@ -195,6 +220,18 @@ mod tests {
             },
             access: None,
             links: None,
+            hooks: None,
+        }
+    }
+
+    fn alias(name: &str) -> Alias {
+        Alias {
+            name: name.into(),
+            container: Id([1; 12]),
+            door: "files-1".parse().expect("a door"),
+            target: None,
+            pinned: false,
+            expires: None,
         }
     }
 
@@ -221,6 +258,24 @@ mod tests {
                 ..Table::default()
             }
         );
+    }
+
+    #[test]
+    fn aliases_come_and_go_by_their_names() {
+        let mut table = Table::default();
+        table.apply(update(1, Change::Alias(alias("shop"))));
+        let moved = Alias {
+            container: Id([2; 12]),
+            ..alias("shop")
+        };
+        table.apply(update(2, Change::Alias(moved.clone())));
+        table.apply(update(3, Change::NoAlias("blog".into())));
+        assert_eq!(*table.aliases["shop"], moved);
+        table.apply(update(4, Change::NoAlias("shop".into())));
+        assert!(table.aliases.is_empty());
+        table.apply(update(5, Change::Alias(alias("shop"))));
+        table.apply(update(6, Change::Replace(vec![])));
+        assert!(table.aliases.is_empty(), "what replaces, replaces all");
     }
 
     #[test]
@@ -274,6 +329,7 @@ mod tests {
                 id: other,
                 policy: Some(Policy::open()),
             }],
+            aliases: vec![alias("shop"), alias("blog")],
         };
         table.apply(update(4, Change::Whole(whole)));
         assert!(table.projects.contains_key(&other) && !table.projects.contains_key(&id));

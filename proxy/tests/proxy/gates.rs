@@ -421,6 +421,7 @@ async fn a_project_and_its_container_both_have_to_allow() {
     );
     // Rules of a whole table, and what is kept of them without control.
     let whole = Whole {
+        aliases: Vec::new(),
         places: vec![web.place.clone()],
         projects: vec![Project {
             id: project,

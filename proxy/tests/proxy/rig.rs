@@ -139,6 +139,7 @@ impl Rig {
             },
             access: None,
             links: None,
+            hooks: None,
         };
         self.upsert(&place).await;
         Container {
