@@ -269,6 +269,7 @@ mod tests {
             access: None,
             links: None,
             hooks: None,
+            address: None,
         }
     }
 
