@@ -143,6 +143,15 @@ impl Visitor {
         }
     }
 
+    /// What a browser asks before a page of another origin may send this: the method and the
+    /// headers that it names (CORS). It carries no credential, by design.
+    pub fn preflight(&self) -> Option<(&str, &str)> {
+        let method = self.header("access-control-request-method")?;
+        let headers = self.header("access-control-request-headers");
+        let asks = self.method == "OPTIONS" && self.header("origin").is_some();
+        asks.then_some((method, headers.unwrap_or_default()))
+    }
+
     /// Whether it is no browser's, or one's that was sent here from this very origin.
     pub fn is_from_here(&self) -> bool {
         match (self.header("origin"), self.header("sec-fetch-site")) {
