@@ -293,9 +293,10 @@ pub fn judge(rules: &Rules, visitor: &Visitor, keys: &Keys, now: u64) -> (Outcom
     let admission = match decision {
         Decision::Allow(admission) => admission,
         Decision::Challenge(challenge) => {
-            let tried = match (challenge.fresh, challenge.wrong) {
-                (true, _) => Tried::Right,
-                (false, true) => Tried::Wrong,
+            // Who knows one credential may not guess at the other.
+            let tried = match (challenge.wrong, challenge.fresh) {
+                (true, _) => Tried::Wrong,
+                (false, true) => Tried::Right,
                 (false, false) => Tried::Nothing,
             };
             let outcome = match misuse {

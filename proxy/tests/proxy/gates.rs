@@ -609,6 +609,27 @@ async fn who_guesses_waits() {
     assert_eq!(web.seen().requests.load(Ordering::SeqCst), 0);
 }
 
+/// One right credential is no licence to guess at the other.
+#[tokio::test]
+async fn who_knows_one_of_two_guesses_no_more_than_others() {
+    let mut rig = Rig::start().await;
+    let mut policy = only(vec![]);
+    policy.groups[0].ways = vec![vec![password(), token("header:x-key")]];
+    let web = gated(&mut rig, policy).await;
+    let known = basic("ann", "secret");
+    let guess = async |key: &str| {
+        let headers = [("authorization", known.as_str()), ("x-key", key)];
+        with(&rig, &web, &headers).await.status.as_u16()
+    };
+    assert_eq!(guess("t0ken").await, 200);
+    let mut answers = Vec::new();
+    for number in 0..12 {
+        answers.push(guess(&number.to_string()).await);
+    }
+    assert_eq!(answers, [&[401; 10][..], &[429; 2]].concat());
+    assert_eq!(guess("t0ken").await, 429);
+}
+
 // ---- WebSockets and streams
 
 async fn websocket(
