@@ -107,31 +107,84 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &
 
 /// The cookies of a request without those of these names; nothing where it has none of them.
 pub fn without_cookies(headers: &HeaderMap, names: &[&str]) -> Option<Vec<HeaderValue>> {
-    let named = |pair: &str| {
-        let key = pair
-            .trim()
-            .split_once('=')
-            .map_or(pair.trim(), |(key, _)| key);
-        names.contains(&key)
+    let named = |pair: &[u8]| {
+        let pair = pair.trim_ascii();
+        let end = pair.iter().position(|&byte| byte == b'=');
+        let key = &pair[..end.unwrap_or(pair.len())];
+        names.iter().any(|name| name.as_bytes() == key)
     };
-    let sent: Vec<&str> = headers
+    let sent: Vec<&[u8]> = headers
         .get_all(header::COOKIE)
         .iter()
-        .filter_map(|value| value.to_str().ok())
+        .map(HeaderValue::as_bytes)
         .collect();
-    if !sent.iter().any(|value| value.split(';').any(named)) {
+    let pairs = |value: &'_ [u8]| value.split(|&byte| byte == b';').any(named);
+    if !sent.iter().any(|value| pairs(value)) {
         return None;
     }
-    let kept = sent.iter().filter_map(|value| {
-        let pairs: Vec<&str> = value
-            .split(';')
-            .filter(|pair| !named(pair) && !pair.trim().is_empty())
-            .map(str::trim)
+    let kept = sent.into_iter().filter_map(|value| {
+        let pairs: Vec<&[u8]> = value
+            .split(|&byte| byte == b';')
+            .map(<[u8]>::trim_ascii)
+            .filter(|pair| !pair.is_empty() && !named(pair))
             .collect();
         match pairs.is_empty() {
             true => None,
-            false => HeaderValue::from_str(&pairs.join("; ")).ok(),
+            false => HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok(),
         }
     });
     Some(kept.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value).expect("a value");
+            headers.append(header::COOKIE, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn only_named_cookies_go() {
+        let kept = |values: &[&[u8]]| {
+            let kept = without_cookies(&with(values), &["key", "id"])?;
+            Some(
+                kept.iter()
+                    .map(|it| it.as_bytes().to_vec())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(kept(&[]), None);
+        assert_eq!(kept(&[b"a=1; keys=2; Key=3"]), None);
+        assert_eq!(kept(&[b"key=1"]), Some(vec![]));
+        assert_eq!(
+            kept(&[b"a=\xe9;key=1 ; ;b=\"x\"", b"id", b"c=key=1"]),
+            Some(vec![b"a=\xe9; b=\"x\"".to_vec(), b"c=key=1".to_vec()])
+        );
+    }
+
+    #[test]
+    fn of_two_of_a_kind_neither_counts() {
+        let headers = with(&[b"a=1; b=2", b"b=3; c=4"]);
+        let brought = Brought {
+            address: IpAddr::from([127, 0, 0, 1]),
+            now: 0,
+            headers: &headers,
+            query: "x=1&y=2&y=3",
+            offer: None,
+            session: None,
+            link: None,
+        };
+        assert_eq!(brought.cookie("a"), Some("1"));
+        assert_eq!(brought.cookie("b"), None);
+        assert_eq!(brought.cookie("c"), Some("4"));
+        assert_eq!(brought.param("x").as_deref(), Some("1"));
+        assert_eq!(brought.param("y"), None);
+        assert_eq!(brought.header("cookie"), None);
+    }
 }

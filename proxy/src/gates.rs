@@ -143,6 +143,15 @@ impl Visitor {
         }
     }
 
+    /// What a browser asks before a page of another origin may send this: the method and the
+    /// headers that it names (CORS). It carries no credential, by design.
+    pub fn preflight(&self) -> Option<(&str, &str)> {
+        let method = self.header("access-control-request-method")?;
+        let headers = self.header("access-control-request-headers");
+        let asks = self.method == "OPTIONS" && self.header("origin").is_some();
+        asks.then_some((method, headers.unwrap_or_default()))
+    }
+
     /// Whether it is no browser's, or one's that was sent here from this very origin.
     pub fn is_from_here(&self) -> bool {
         match (self.header("origin"), self.header("sec-fetch-site")) {
@@ -284,9 +293,10 @@ pub fn judge(rules: &Rules, visitor: &Visitor, keys: &Keys, now: u64) -> (Outcom
     let admission = match decision {
         Decision::Allow(admission) => admission,
         Decision::Challenge(challenge) => {
-            let tried = match (challenge.fresh, challenge.wrong) {
-                (true, _) => Tried::Right,
-                (false, true) => Tried::Wrong,
+            // Who knows one credential may not guess at the other.
+            let tried = match (challenge.wrong, challenge.fresh) {
+                (true, _) => Tried::Wrong,
+                (false, true) => Tried::Right,
                 (false, false) => Tried::Nothing,
             };
             let outcome = match misuse {

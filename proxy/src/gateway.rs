@@ -129,6 +129,8 @@ enum Gate {
     /// Take what the page sends.
     SignIn(Visitor, Rules),
     SignOut(Visitor),
+    /// A browser may send what it asks about, with a credential that the page has.
+    Preflight(Visitor),
     /// Set a cookie and go on there.
     Remember {
         visitor: Visitor,
@@ -226,6 +228,7 @@ impl ProxyHttp for Gateway {
                         let cookie = self.shared.sessions.set_cookie(None, visitor.secure);
                         self.go_on(session, &visitor, "/", Some(cookie)).await?;
                     }
+                    Gate::Preflight(visitor) => self.preflight(session, &visitor).await?,
                     Gate::Remember {
                         visitor,
                         session: remembered,
@@ -595,6 +598,11 @@ impl Gateway {
                 };
                 instead(Gate::Page(visitor, challenge, reason))
             }
+            // What passes without a credential is the container's to answer. What does not comes
+            // with one or not at all: a browser sends no cookie along after this answer.
+            Outcome::Challenge(_) if visitor.preflight().is_some() => {
+                instead(Gate::Preflight(visitor))
+            }
             Outcome::Challenge(challenge) => Err(Refusal::AuthenticationRequired(Asked {
                 password: challenge.password,
                 token: challenge.token,
@@ -619,6 +627,23 @@ impl Gateway {
         if tried == Tried::Wrong {
             metrics.wrong_credentials.inc();
             attempts.failed(visitor.address, visitor.container, now);
+        }
+        Ok(())
+    }
+
+    /// Let a browser send what it asks about, without cookies: the gate decides about that.
+    async fn preflight(&self, session: &mut Session, visitor: &Visitor) -> pingora::Result<()> {
+        let (method, headers) = visitor.preflight().unwrap_or_default();
+        let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(6))?;
+        head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")?;
+        head.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, method)?;
+        if !headers.is_empty() {
+            head.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, headers)?;
+        }
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        session.write_response_header(Box::new(head), true).await?;
+        if session.drain_request_body().await.is_err() {
+            session.set_keepalive(None);
         }
         Ok(())
     }
@@ -850,6 +875,10 @@ impl Gateway {
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
         head.insert_header(header::REFERRER_POLICY, referrer)?;
+        if !answer.challenges.is_empty() {
+            // A program on a page of another origin learns what is missing.
+            head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")?;
+        }
         for challenge in answer.challenges {
             head.append_header(header::WWW_AUTHENTICATE, challenge)?;
         }

@@ -211,7 +211,7 @@ impl Proxy {
 }
 
 /// Let this process open as many descriptors as it may: a connection takes one towards its client
-/// and often one towards its kit.
+/// and often two towards its kit, one of which is there to shut it down.
 pub fn raise_descriptors(limits: &Limits) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -227,7 +227,7 @@ pub fn raise_descriptors(limits: &Limits) {
         warn!(%error, "could not raise the limit of open descriptors");
         return;
     }
-    let wanted = limits.connections as u64 * 2;
+    let wanted = limits.connections as u64 * 3;
     if let Some(most) = maximum.filter(|&most| most < wanted) {
         warn!("{most} descriptors are allowed, {wanted} may be wanted: raise the hard limit");
     }

@@ -33,7 +33,7 @@ const KEYS: usize = 4;
 /// Gates that one session remembers.
 const PROOFS: usize = 16;
 /// Of a user name, what a session remembers.
-const USER_BYTES: usize = 128;
+const USER_BYTES: usize = 64;
 /// A longer cookie is not one of the proxy's: browsers keep none of more than 4 KiB.
 const COOKIE_BYTES: usize = 4 << 10;
 /// Cookies of the right name that are looked at: another origin of the same site may have put

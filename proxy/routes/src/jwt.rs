@@ -12,7 +12,7 @@ use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::access::{CREDENTIAL_BYTES, Carrier};
+use crate::access::{CREDENTIAL_BYTES, Carrier, Digest};
 
 /// Keys of one gate, of which a token is tried against as many at most.
 pub const KEYS: usize = 16;
@@ -108,7 +108,8 @@ impl From<Written> for Jwt {
     fn from(written: Written) -> Jwt {
         // What was taken once and cannot be read any more verifies nothing: the gate stays shut,
         // and the rest of the table in effect.
-        let keys = Keys::read(written.alg, &written.key).unwrap_or(Keys {
+        let keys = Keys::read(written.alg, &written.key).unwrap_or_else(|_| Keys {
+            digest: Digest::of(&[written.key.as_bytes()]),
             text: written.key,
             read: Vec::new(),
         });
@@ -137,6 +138,7 @@ impl From<Jwt> for Written {
 pub struct Keys {
     text: String,
     read: Vec<Key>,
+    digest: Digest,
 }
 
 #[derive(Clone)]
@@ -214,6 +216,7 @@ impl Keys {
         Ok(Keys {
             text: text.to_owned(),
             read,
+            digest: Digest::of(&[text.as_bytes()]),
         })
     }
 
@@ -340,6 +343,13 @@ pub enum BadToken {
 }
 
 impl Jwt {
+    /// Of all that it asks for.
+    pub(crate) fn digest(&self) -> Digest {
+        let rest = (self.algorithm, &self.sources, &self.claims);
+        let rest = serde_json::to_vec(&rest).expect("a gate is JSON");
+        Digest::of(&[b"jwt", self.keys.digest.bytes(), &rest])
+    }
+
     pub fn verify(&self, token: &str, now: u64) -> Result<Verified, BadToken> {
         if token.len() > CREDENTIAL_BYTES {
             return Err(BadToken::TooLong);

@@ -515,6 +515,66 @@ async fn what_is_shut_says_nothing_about_what_is_behind() {
     }
 }
 
+/// A preflight carries no credential. It is answered for the container, which never sees it, and
+/// opens nothing that a cookie or an address has opened.
+#[tokio::test]
+async fn a_page_of_another_origin_may_bring_a_credential() {
+    let mut rig = Rig::start().await;
+    let mut web = gated(&mut rig, only(vec![password()])).await;
+    let asks = async |rig: &Rig, web: &Container, headers: &[(&str, &str)]| {
+        let mut ask = Request::options("/run").header("host", web.host("terminal-1"));
+        for (name, value) in headers {
+            ask = ask.header(*name, *value);
+        }
+        rig.ask(ask).await
+    };
+    let preflight = [
+        ("origin", "https://elsewhere.example"),
+        ("access-control-request-method", "DELETE"),
+        ("access-control-request-headers", "authorization,x-mine"),
+    ];
+    let heard = asks(&rig, &web, &preflight).await;
+    assert_eq!(heard.status, StatusCode::NO_CONTENT);
+    for (name, value) in [
+        ("access-control-allow-origin", Some("*")),
+        ("access-control-allow-methods", Some("DELETE")),
+        ("access-control-allow-headers", Some("authorization,x-mine")),
+        ("access-control-allow-credentials", None),
+    ] {
+        assert_eq!(heard.header(name), value, "{name}");
+    }
+    for part in [&preflight[..1], &preflight[1..], &[]] {
+        assert_eq!(
+            asks(&rig, &web, part).await.status,
+            StatusCode::UNAUTHORIZED
+        );
+    }
+    assert_eq!(web.seen().requests.load(Ordering::SeqCst), 0);
+    // What is missing can be read there.
+    let heard = with(&rig, &web, &preflight[..1]).await;
+    assert_eq!(
+        (
+            heard.status.as_u16(),
+            heard.header("access-control-allow-origin")
+        ),
+        (401, Some("*"))
+    );
+    // Where an address opens it, the container answers: it may rely on being asked.
+    rule(
+        &mut rig,
+        &mut web,
+        Some(only(vec![ip(&["127.0.0.0/8"]), password()])),
+    )
+    .await;
+    assert_eq!(asks(&rig, &web, &preflight).await.status, StatusCode::OK);
+    assert_eq!(web.seen().requests.load(Ordering::SeqCst), 1);
+    rule(&mut rig, &mut web, Some(only(vec![ip(&["192.0.2.0/24"])]))).await;
+    assert_eq!(
+        asks(&rig, &web, &preflight).await.status,
+        StatusCode::FORBIDDEN
+    );
+}
+
 #[tokio::test]
 async fn who_guesses_waits() {
     let mut rig = Rig::start().await;
@@ -547,6 +607,27 @@ async fn who_guesses_waits() {
         10.0
     );
     assert_eq!(web.seen().requests.load(Ordering::SeqCst), 0);
+}
+
+/// One right credential is no licence to guess at the other.
+#[tokio::test]
+async fn who_knows_one_of_two_guesses_no_more_than_others() {
+    let mut rig = Rig::start().await;
+    let mut policy = only(vec![]);
+    policy.groups[0].ways = vec![vec![password(), token("header:x-key")]];
+    let web = gated(&mut rig, policy).await;
+    let known = basic("ann", "secret");
+    let guess = async |key: &str| {
+        let headers = [("authorization", known.as_str()), ("x-key", key)];
+        with(&rig, &web, &headers).await.status.as_u16()
+    };
+    assert_eq!(guess("t0ken").await, 200);
+    let mut answers = Vec::new();
+    for number in 0..12 {
+        answers.push(guess(&number.to_string()).await);
+    }
+    assert_eq!(answers, [&[401; 10][..], &[429; 2]].concat());
+    assert_eq!(guess("t0ken").await, 429);
 }
 
 // ---- WebSockets and streams

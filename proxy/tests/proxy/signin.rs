@@ -615,3 +615,32 @@ async fn signing_out_takes_the_cookie_away() {
         heard.text()
     );
 }
+
+/// The story is `kit-services/ui/test/signin.mjs`; the pages' packages have to be installed.
+#[tokio::test]
+#[ignore = "needs Node and Chromium: `make pages` plays it"]
+async fn signing_in_with_a_browser() {
+    let mut rig = Rig::start().await;
+    let web = gated(&mut rig, only(vec![password(), token("header:x-key")])).await;
+    let url = format!("https://{}:{}/", web.host("terminal-1"), rig.https.port());
+    let mut story = tokio::process::Command::new("node");
+    let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../kit-services/ui");
+    story.current_dir(pages).args(["test/signin.mjs", &url]);
+    if let Some(shots) = std::env::var_os("SIGNIN_SHOTS") {
+        story.arg("--shots").arg(shots);
+    }
+    let played = story.status().await.expect("node runs");
+    assert!(played.success());
+    // A page of another site has sent a POST: with the cookie of the frame or without, it went no
+    // further.
+    let posts: Vec<_> = (rig.log().into_iter())
+        .filter(|line| line["method"] == "POST" && line["target"] == "/")
+        .collect();
+    assert!(!posts.is_empty());
+    assert!(
+        posts
+            .iter()
+            .all(|line| line["status"] == 403 || line["status"] == 401),
+        "{posts:?}"
+    );
+}
