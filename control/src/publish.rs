@@ -266,6 +266,7 @@ mod tests {
             incarnation: 1,
             directory: PathBuf::from("/x"),
             owners: Owners { base: 0, count: 1 },
+            embedding: Default::default(),
         }
     }
 

@@ -753,6 +753,7 @@ fn place(
             .map(|observed| observed.directory.clone())
             .unwrap_or_default(),
         owners: observed.map_or(Owners { base: 0, count: 0 }, |observed| observed.owners),
+        embedding: Default::default(),
     })
 }
 

@@ -34,6 +34,10 @@ pub struct Metrics {
     pub accepted: IntCounterVec,
     /// Connections closed unserved, by the reason.
     pub dropped: IntCounterVec,
+    /// Connections closed because their client took too long, by what it was in.
+    pub expired: IntCounterVec,
+    /// HTTP/2 connections closed because their client sent too much for nothing, by what.
+    pub floods: IntCounterVec,
     pub tunnels: IntGauge,
     pub table_generation: IntGauge,
     pub table_places: IntGauge,
@@ -108,6 +112,16 @@ impl Metrics {
             dropped: counters(
                 "connections_dropped_total",
                 "Connections closed before a request.",
+                &["reason"],
+            ),
+            expired: counters(
+                "connections_expired_total",
+                "Connections closed because their client took too long.",
+                &["phase"],
+            ),
+            floods: counters(
+                "connections_flooded_total",
+                "HTTP/2 connections closed because their client sent too much for nothing.",
                 &["reason"],
             ),
             tunnels: gauge("websockets", "Open WebSockets."),

@@ -36,7 +36,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
+use crate::Shared;
 use crate::config::Limits;
+use crate::frames::Frames;
 use crate::limits::ConnectionPermit;
 use crate::tls::Secured;
 
@@ -56,17 +58,16 @@ pub fn buffered(socket: TcpStream) -> Socket {
 }
 
 /// What is known about one connection, shared by its stream and the requests that come over it.
-#[derive(Debug)]
 pub struct Connection {
     pub client: SocketAddr,
     /// The handshake, where there was one.
     pub secured: Option<Secured>,
     pub permit: ConnectionPermit,
+    /// Whether it speaks HTTP/2, by ALPN or by its first bytes.
+    pub h2: bool,
     /// The phase, and how often it has changed: `changes << 2 | phase`.
     phase: AtomicU64,
-    headers: Duration,
-    keepalive: Duration,
-    tunnel: Duration,
+    shared: Arc<Shared>,
 }
 
 /// Which part of a request a connection is in.
@@ -79,23 +80,39 @@ enum Phase {
     Tunnel = 3,
 }
 
+impl Phase {
+    /// A stable name for metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Phase::Idle => "idle",
+            Phase::Headers => "headers",
+            Phase::Serving => "serving",
+            Phase::Tunnel => "tunnel",
+        }
+    }
+}
+
 impl Connection {
     pub fn new(
         client: SocketAddr,
         secured: Option<Secured>,
         permit: ConnectionPermit,
-        limits: &Limits,
+        h2: bool,
+        shared: Arc<Shared>,
     ) -> Connection {
         Connection {
             client,
             secured,
             permit,
+            h2,
             // The first request has no time to idle in.
             phase: AtomicU64::new(Phase::Headers as u64),
-            headers: limits.headers,
-            keepalive: limits.keepalive,
-            tunnel: limits.tunnel,
+            shared,
         }
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.shared.config.limits
     }
 
     fn enter(&self, phase: Phase) {
@@ -143,13 +160,19 @@ impl Connection {
 
 /// The stream of a connection, as Pingora takes it.
 pub struct Stream {
+    /// What was read to learn what the connection speaks, until it is read again.
+    taken: Vec<u8>,
     transport: Transport,
+    /// Over HTTP/2, what passes.
+    frames: Option<Box<Frames>>,
     connection: Arc<Connection>,
     timer: Pin<Box<Sleep>>,
     /// The phase that the timer was set for, as [`Connection::phase`] counts.
     timed: u64,
     /// When something last passed, for a tunnel.
     active: Instant,
+    /// From when on the client's end of sending is passed on.
+    ended: Option<Pin<Box<Sleep>>>,
     fd: RawFd,
     facts: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
@@ -161,9 +184,13 @@ enum Transport {
 }
 
 impl Stream {
-    pub fn plain(socket: Socket, connection: Arc<Connection>) -> Stream {
+    /// `taken` has been read from the socket and comes first.
+    pub fn plain(socket: Socket, taken: Vec<u8>, connection: Arc<Connection>) -> Stream {
         let fd = socket.get_ref().as_raw_fd();
-        Stream::new(Transport::Plain(socket), fd, connection)
+        Stream {
+            taken,
+            ..Stream::new(Transport::Plain(socket), fd, connection)
+        }
     }
 
     pub fn tls(stream: Box<TlsStream<Socket>>, connection: Arc<Connection>) -> Stream {
@@ -174,11 +201,17 @@ impl Stream {
     fn new(transport: Transport, fd: RawFd, connection: Arc<Connection>) -> Stream {
         let blank = ResponseHeader::build(200, Some(0)).expect("200 is a status");
         let facts: Box<dyn std::any::Any + Send + Sync> = Box::new(connection.clone());
+        let frames = connection
+            .h2
+            .then(|| Box::new(Frames::new(connection.limits())));
         Stream {
+            taken: Vec::new(),
             transport,
-            timer: Box::pin(tokio::time::sleep(connection.headers)),
+            frames,
+            timer: Box::pin(tokio::time::sleep(connection.limits().headers)),
             timed: connection.phase.load(Ordering::Relaxed),
             active: Instant::now(),
+            ended: None,
             fd,
             facts: Arc::new(ProxyDigest::new(Box::new(blank), Some(facts))),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
@@ -191,9 +224,9 @@ impl Stream {
         let (word, phase) = self.connection.now();
         let limit = match phase {
             Phase::Serving => return false,
-            Phase::Idle => self.connection.keepalive,
-            Phase::Headers => self.connection.headers,
-            Phase::Tunnel => self.connection.tunnel,
+            Phase::Idle => self.connection.limits().keepalive,
+            Phase::Headers => self.connection.limits().headers,
+            Phase::Tunnel => self.connection.limits().tunnel,
         };
         if self.timed != word {
             self.timed = word;
@@ -203,11 +236,54 @@ impl Stream {
         while self.timer.as_mut().poll(cx).is_ready() {
             let quiet_until = self.active + limit;
             if phase != Phase::Tunnel || quiet_until <= Instant::now() {
+                let expired = &self.connection.shared.metrics.expired;
+                expired.with_label_values(&[phase.name()]).inc();
                 return true;
             }
             self.timer.as_mut().reset(quiet_until);
         }
         false
+    }
+
+    /// These bytes came from the client; they may be the ones that are too many.
+    fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(frames) = &mut self.frames else {
+            return Ok(());
+        };
+        frames.received(bytes).map_err(|flood| {
+            let floods = &self.connection.shared.metrics.floods;
+            floods.with_label_values(&[flood.reason()]).inc();
+            io::Error::new(io::ErrorKind::QuotaExceeded, flood.reason())
+        })
+    }
+
+    /// Of these bytes so many went to the client.
+    fn sent<'a>(&mut self, mut bytes: impl Iterator<Item = &'a [u8]>, mut count: usize) {
+        let Some(frames) = &mut self.frames else {
+            return;
+        };
+        while count > 0
+            && let Some(part) = bytes.next()
+        {
+            let part = &part[..part.len().min(count)];
+            frames.sent(part);
+            count -= part.len();
+        }
+    }
+
+    /// Called where the client sends no more. It may have left, or wait for its answer with its
+    /// own direction closed (RFC 9112, section 9.6): which of both, nobody can tell until something
+    /// is written. So the answer is given some time to come.
+    fn awaits_answer(&mut self, cx: &mut Context<'_>) -> bool {
+        let h2 = self.connection.h2;
+        if h2 || self.connection.now().1 != Phase::Serving {
+            return false;
+        }
+        let grace = self.connection.limits().half_close;
+        let ended = self
+            .ended
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(grace)));
+        ended.as_mut().poll(cx).is_pending()
     }
 
     /// Something has passed.
@@ -228,6 +304,12 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        if !this.taken.is_empty() {
+            let part = this.taken.len().min(buf.remaining());
+            buf.put_slice(&this.taken[..part]);
+            this.taken.drain(..part);
+            return Poll::Ready(this.received(&buf.filled()[before..]));
+        }
         let read = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -239,8 +321,9 @@ impl AsyncRead for Stream {
             ))),
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
                 this.passed();
-                read
+                Poll::Ready(this.received(&buf.filled()[before..]))
             }
+            Poll::Ready(Ok(())) if this.awaits_answer(cx) => Poll::Pending,
             _ => read,
         }
     }
@@ -257,6 +340,9 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
+        if let Poll::Ready(Ok(count)) = written {
+            this.sent(std::iter::once(buf), count);
+        }
         if written.is_ready() && this.connection.now().1 == Phase::Tunnel {
             this.active = Instant::now();
         }
@@ -282,10 +368,15 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        if let Poll::Ready(Ok(count)) = written {
+            this.sent(bufs.iter().map(|part| &**part), count);
         }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -299,7 +390,7 @@ impl AsyncWrite for Stream {
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stream")
-            .field("connection", &self.connection)
+            .field("client", &self.connection.client)
             .finish_non_exhaustive()
     }
 }
@@ -320,8 +411,11 @@ impl UniqueID for Stream {
 
 impl Ssl for Stream {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        let secured = self.connection.secured.as_ref()?;
-        Some(if secured.h2 { ALPN::H2 } else { ALPN::H1 })
+        Some(if self.connection.h2 {
+            ALPN::H2
+        } else {
+            ALPN::H1
+        })
     }
 }
 

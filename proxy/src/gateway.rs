@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -15,10 +15,14 @@ use routes::address::{Address, Name};
 use crate::Shared;
 use crate::admit::admit;
 use crate::connection::Connection;
+use crate::cookies;
+use crate::isolation;
 use crate::limits::RequestPermit;
 use crate::logs::{Record, redact};
 use crate::refusals::Refusal;
-use crate::request::{audience, authority, check_wire, connection, declared_length, is_websocket};
+use crate::request::{
+    audience, authority, check_wire, connection, declared_length, is_preflight, upgrade,
+};
 use crate::resolve::{Destination, refuse_host, resolve};
 use crate::upstream;
 
@@ -70,8 +74,8 @@ pub struct Visit {
     /// Whether the host is the API's.
     api: bool,
     permit: Option<RequestPermit>,
-    /// Whether it asks to become a WebSocket, and whether it has.
-    upgrade: bool,
+    /// The protocol it asks to go on with, such as `websocket`, and whether it does.
+    upgrade: Option<HeaderValue>,
     tunnel: bool,
     body_bytes: u64,
     /// Until the upstream's headers.
@@ -85,6 +89,8 @@ enum Verdict {
     Refuse(Refusal),
     /// To the same place over HTTPS.
     Redirect(String),
+    /// A browser asks whether a page of another origin may call the API.
+    Preflight,
 }
 
 impl From<Refusal> for Verdict {
@@ -105,7 +111,7 @@ impl ProxyHttp for Gateway {
             destination: None,
             api: false,
             permit: None,
-            upgrade: false,
+            upgrade: None,
             tunnel: false,
             body_bytes: 0,
             upstream: None,
@@ -124,13 +130,13 @@ impl ProxyHttp for Gateway {
             connection.serving();
             visit.permit = connection.permit.request();
         }
-        visit.upgrade = is_websocket(session);
+        visit.upgrade = upgrade(session);
         // Pingora leaves it without end once a request has been read.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(limits.keepalive.as_secs().max(1)));
         }
         // A WebSocket's silence is bounded by the connection, not by its reads.
-        session.set_read_timeout((!visit.upgrade).then_some(limits.body));
+        session.set_read_timeout(visit.upgrade.is_none().then_some(limits.body));
         session.set_write_timeout(Some(limits.send));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         Ok(())
@@ -155,6 +161,13 @@ impl ProxyHttp for Gateway {
                 let mut head = ResponseHeader::build(StatusCode::PERMANENT_REDIRECT, Some(2))?;
                 head.insert_header(header::LOCATION, location)?;
                 head.insert_header(header::CONTENT_LENGTH, "0")?;
+                session.write_response_header(Box::new(head), true).await?;
+                Ok(true)
+            }
+            Verdict::Preflight => {
+                let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8))?;
+                isolation::preflight(&mut head)?;
+                self.https_only(&mut head, visit)?;
                 session.write_response_header(Box::new(head), true).await?;
                 Ok(true)
             }
@@ -193,7 +206,7 @@ impl ProxyHttp for Gateway {
             .expect("only admitted requests come here");
         Ok(upstream::peer(
             destination,
-            visit.upgrade,
+            visit.upgrade.is_some(),
             &config.control,
             &config.limits,
         ))
@@ -205,7 +218,13 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        strip(request);
+        strip(request, visit.api)?;
+        request.remove_header(&header::CONNECTION);
+        request.remove_header(&header::UPGRADE);
+        if let Some(protocol) = &visit.upgrade {
+            request.insert_header(header::CONNECTION, "upgrade")?;
+            request.insert_header(header::UPGRADE, protocol.clone())?;
+        }
         let name = visit
             .name
             .as_ref()
@@ -253,6 +272,16 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
+        isolation::confine(response)?;
+        self.https_only(response, visit)?;
+        match &visit.destination {
+            Some(Destination::Control { .. }) => isolation::open_api(response)?,
+            Some(Destination::Kit { place, door }) => {
+                let meant = door.port.is_none() && door.service != "exec";
+                isolation::embed(response, &place.embedding, meant)?;
+            }
+            None => {}
+        }
         let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
         if response.status.is_informational() && !switched {
             return Ok(());
@@ -397,6 +426,9 @@ impl Gateway {
         if secured.is_none() && !config.zone.is_local() {
             return Err(self.to_https(session.req_header(), &name));
         }
+        if visit.api && is_preflight(session.req_header()) {
+            return Ok(Verdict::Preflight);
+        }
         let length = declared_length(session.req_header());
         if visit.api && length.is_some_and(|length| length > config.limits.api_body_bytes) {
             return Err(Refusal::BodyTooLarge.into());
@@ -404,6 +436,18 @@ impl Gateway {
         let destination = resolve(&address, &table.load())?;
         admit(&destination)?;
         Ok(Verdict::Pass(destination))
+    }
+
+    /// A name that the world can reach is served over HTTPS, and says so where it was.
+    fn https_only(&self, head: &mut ResponseHeader, visit: &Visit) -> pingora::Result<()> {
+        let secured = visit
+            .connection
+            .as_ref()
+            .is_some_and(|it| it.secured.is_some());
+        if secured && !self.shared.config.zone.is_local() {
+            isolation::https_only(head)?;
+        }
+        Ok(())
     }
 
     fn to_https(&self, request: &RequestHeader, name: &Name) -> Verdict {
@@ -450,6 +494,10 @@ impl Gateway {
         if let Some(seconds) = answer.retry_after {
             head.insert_header(header::RETRY_AFTER, seconds.to_string())?;
         }
+        if visit.api {
+            isolation::open_api(&mut head)?;
+        }
+        self.https_only(&mut head, visit)?;
         let bodiless = session.req_header().method == Method::HEAD;
         session
             .write_response_header(Box::new(head), bodiless)
@@ -558,8 +606,9 @@ fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1_000.0
 }
 
-/// Remove what only the proxy may say.
-fn strip(request: &mut RequestHeader) {
+/// Remove what only the proxy may say, and what is for the proxy alone. A cookie has no meaning to
+/// the API: it would let any page of this site act for whoever opens it.
+fn strip(request: &mut RequestHeader, api: bool) -> pingora::Result<()> {
     let ours = |name: &HeaderName| {
         let name = name.as_str();
         name.starts_with(edge::PREFIX)
@@ -575,6 +624,17 @@ fn strip(request: &mut RequestHeader) {
     for name in found {
         request.remove_header(&name);
     }
+    let cookies = match api {
+        true => Some(Vec::new()),
+        false => cookies::without_ours(&request.headers),
+    };
+    if let Some(cookies) = cookies {
+        request.remove_header(&header::COOKIE);
+        for cookie in cookies {
+            request.append_header(header::COOKIE, cookie)?;
+        }
+    }
+    Ok(())
 }
 
 /// What to tell the client about a failure; nothing where it has left.

@@ -5,10 +5,12 @@
 //! - [`config`]: addresses, paths and limits.
 //! - `listen`: sockets, worker threads, one connection from accept to close, and draining.
 //! - `tls`: the handshake. Certificates come from outside as a resolver.
+//! - `sender`: whom a load balancer speaks for · `frames`: HTTP/2 by its first bytes, and floods.
 //! - `connection`: what is known about a connection, and the deadlines of its stream.
 //! - `gateway`: the life of a request, as the phases of Pingora's `ProxyHttp`.
 //! - `request`: what is read out of a request before anything is decided.
 //! - `resolve`: address → destination · `admit`: may it pass now?
+//! - `isolation`, [`cookies`]: what a container may say to a browser, and what is kept from it.
 //! - `upstream`: connections to a container's kit and to control.
 //! - `refusals`: every answer that the proxy gives by itself.
 //! - `feed`: the routing table, pushed by control and kept on disk.
@@ -22,14 +24,18 @@ mod admin;
 mod admit;
 pub mod config;
 mod connection;
+pub mod cookies;
 mod feed;
+mod frames;
 mod gateway;
+mod isolation;
 mod limits;
 mod listen;
 mod logs;
 mod refusals;
 mod request;
 mod resolve;
+mod sender;
 mod tls;
 mod upstream;
 
@@ -41,6 +47,7 @@ use routes::Table;
 pub use config::{AccessLog, Config, Limits};
 pub use listen::{Bound, Proxy, StartProxy};
 pub use refusals::REFUSALS;
+pub use sender::{Network, NoNetwork};
 
 /// Directives for a log filter that keep out what Pingora reports about clients that misbehave or
 /// leave: the access log has it, one line a request.

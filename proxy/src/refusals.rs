@@ -319,6 +319,7 @@ mod tests {
             incarnation: 1,
             directory: "/secret/path".into(),
             owners: Owners { base: 0, count: 0 },
+            embedding: Default::default(),
         })
     }
 

@@ -108,6 +108,7 @@ mod tests {
             incarnation: 7,
             directory: "/run/c".into(),
             owners: Owners { base: 1, count: 1 },
+            embedding: Default::default(),
         };
         table.apply(Update {
             generation: 1,

@@ -151,6 +151,19 @@ async fn answer(
             unreachable!()
         }
         "/ws" => websocket(request),
+        // Answers with the headers that it is asked for.
+        "/say" => {
+            let mut response = Response::new(full("said"));
+            for line in request.headers().get_all("x-say") {
+                let line = line.to_str().expect("text");
+                let (name, value) = line.split_once(": ").expect("a name and a value");
+                let name: http::HeaderName = name.parse().expect("a name");
+                response
+                    .headers_mut()
+                    .append(name, value.parse().expect("a value"));
+            }
+            response
+        }
         "/status" => Response::builder()
             .status(StatusCode::IM_A_TEAPOT)
             .header("x-mine", "kept")

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod feed;
+mod isolation;
 mod kit;
 mod limits;
 mod refusals;

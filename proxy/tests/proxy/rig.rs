@@ -137,6 +137,7 @@ impl Rig {
                 base: uid,
                 count: 1,
             },
+            embedding: Default::default(),
         };
         self.upsert(&place).await;
         Container {
@@ -218,6 +219,18 @@ impl Rig {
     pub async fn ask(&self, request: http::request::Builder) -> Heard {
         let request = request.body(Full::new(Bytes::new())).expect("a request");
         Heard::from(self.send(request).await).await
+    }
+
+    /// One request over TLS, HTTP/1.1.
+    pub async fn secured(&self, host: &str, path: &str) -> Heard {
+        let stream = self.tls(host, &[b"http/1.1"]).await.expect("a connection");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("a connection");
+        tokio::spawn(connection);
+        let ask = Request::get(path).header("host", host);
+        let ask = ask.body(Full::new(Bytes::new())).expect("a request");
+        Heard::from(sender.send_request(ask).await.expect("an answer")).await
     }
 
     /// Write these bytes and read until the connection ends.
@@ -379,6 +392,8 @@ impl Certs {
             API.to_owned(),
             format!("*.{API}"),
             format!("*.{NODE}.containers.hoody.localhost"),
+            "*.hoody.example".to_owned(),
+            format!("*.{NODE}.containers.hoody.example"),
         ];
         let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
         let root = made.cert.der().clone();
@@ -393,9 +408,9 @@ impl Certs {
 
 impl ResolvesServerCert for Certs {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let known = hello
-            .server_name()
-            .is_some_and(|name| name.ends_with("hoody.localhost"));
+        let known = hello.server_name().is_some_and(|name| {
+            name.ends_with("hoody.localhost") || name.ends_with("hoody.example")
+        });
         known.then(|| self.key.clone())
     }
 }
