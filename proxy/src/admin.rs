@@ -38,6 +38,8 @@ pub struct Metrics {
     pub expired: IntCounterVec,
     /// HTTP/2 connections closed because their client sent too much for nothing, by what.
     pub floods: IntCounterVec,
+    /// HTTP/2 connections ended for a fault of their client's, by its code.
+    pub h2_faults: IntCounterVec,
     pub tunnels: IntGauge,
     pub table_generation: IntGauge,
     pub table_places: IntGauge,
@@ -123,6 +125,11 @@ impl Metrics {
                 "connections_flooded_total",
                 "HTTP/2 connections closed because their client sent too much for nothing.",
                 &["reason"],
+            ),
+            h2_faults: counters(
+                "h2_faults_total",
+                "HTTP/2 connections ended for a fault of their client's.",
+                &["code"],
             ),
             tunnels: gauge("websockets", "Open WebSockets."),
             table_generation: gauge("table_generation", "Generation of the routing table."),

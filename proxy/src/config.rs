@@ -102,6 +102,8 @@ pub struct Limits {
     pub h2_idle_frames: u32,
     /// The headers of a request.
     pub header_bytes: usize,
+    /// How many headers a request may have.
+    pub header_count: usize,
     /// The path and query of a request.
     pub target_bytes: usize,
     /// The body of a request to the API. Bodies to containers are streamed without a limit.
@@ -134,6 +136,7 @@ impl Default for Limits {
             h2_resets: 500,
             h2_idle_frames: 4_000,
             header_bytes: 64 << 10,
+            header_count: 128,
             target_bytes: 16 << 10,
             api_body_bytes: 16 << 20,
             drain: Duration::from_secs(10),

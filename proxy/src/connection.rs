@@ -38,7 +38,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::Shared;
 use crate::config::Limits;
-use crate::frames::Frames;
+use crate::frames::{self, Flood, Frames};
 use crate::limits::ConnectionPermit;
 use crate::tls::Secured;
 
@@ -47,6 +47,8 @@ use crate::tls::Secured;
 const READ_BYTES: usize = 8 << 10;
 /// Small writes are put together up to about one segment.
 const WRITE_BYTES: usize = 1460;
+/// Times the headers that are allowed. Within it, they are read and refused with a reason.
+const HEADERS_READ: usize = 2;
 /// To say goodbye to a client that may be gone.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -165,6 +167,8 @@ pub struct Stream {
     transport: Transport,
     /// Over HTTP/2, what passes.
     frames: Option<Box<Frames>>,
+    /// Over HTTP/1, what has been read of headers.
+    header_bytes: usize,
     connection: Arc<Connection>,
     timer: Pin<Box<Sleep>>,
     /// The phase that the timer was set for, as [`Connection::phase`] counts.
@@ -208,6 +212,7 @@ impl Stream {
             taken: Vec::new(),
             transport,
             frames,
+            header_bytes: 0,
             timer: Box::pin(tokio::time::sleep(connection.limits().headers)),
             timed: connection.phase.load(Ordering::Relaxed),
             active: Instant::now(),
@@ -247,14 +252,27 @@ impl Stream {
 
     /// These bytes came from the client; they may be the ones that are too many.
     fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(frames) = &mut self.frames else {
+        let flood = match &mut self.frames {
+            Some(frames) => frames.received(bytes).err().map(Flood::reason),
+            None => self.too_many_headers(bytes.len()).then_some("headers"),
+        };
+        let Some(reason) = flood else {
             return Ok(());
         };
-        frames.received(bytes).map_err(|flood| {
-            let floods = &self.connection.shared.metrics.floods;
-            floods.with_label_values(&[flood.reason()]).inc();
-            io::Error::new(io::ErrorKind::QuotaExceeded, flood.reason())
-        })
+        let floods = &self.connection.shared.metrics.floods;
+        floods.with_label_values(&[reason]).inc();
+        Err(io::Error::new(io::ErrorKind::QuotaExceeded, reason))
+    }
+
+    /// Whether headers go on beyond what is refused by name: Pingora would read a mebibyte.
+    fn too_many_headers(&mut self, bytes: usize) -> bool {
+        if self.connection.now().1 != Phase::Headers {
+            self.header_bytes = 0;
+            return false;
+        }
+        let limits = self.connection.limits();
+        self.header_bytes += bytes;
+        self.header_bytes > HEADERS_READ * (limits.header_bytes + limits.target_bytes)
     }
 
     /// Of these bytes so many went to the client.
@@ -266,7 +284,10 @@ impl Stream {
             && let Some(part) = bytes.next()
         {
             let part = &part[..part.len().min(count)];
-            frames.sent(part);
+            if let Some(code) = frames.sent(part) {
+                let faults = &self.connection.shared.metrics.h2_faults;
+                faults.with_label_values(&[frames::fault(code)]).inc();
+            }
             count -= part.len();
         }
     }

@@ -43,6 +43,7 @@ const WINDOWS_PER_DATA: u32 = 8;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 
 /// Counts what both sides of a connection send.
@@ -52,6 +53,19 @@ pub struct Frames {
     outbound: Scan,
     resets: Allowance,
     idle: Allowance,
+}
+
+/// A stable name for metrics of the code with which a connection ends.
+pub fn fault(code: u32) -> &'static str {
+    match code {
+        1 => "protocol_error",
+        3 => "flow_control_error",
+        5 => "stream_closed",
+        6 => "frame_size_error",
+        9 => "compression_error",
+        11 => "enhance_your_calm",
+        _ => "other",
+    }
 }
 
 /// What a client sent too much of.
@@ -90,7 +104,7 @@ impl Frames {
     pub fn received(&mut self, bytes: &[u8]) -> Result<(), Flood> {
         let (resets, idle) = (&mut self.resets, &mut self.idle);
         let mut flood = Ok(());
-        self.inbound.each(bytes, |frame| {
+        self.inbound.each(bytes, |frame, _| {
             let within = match frame.kind {
                 // Requests and their trailers are counted where they are served.
                 HEADERS => return,
@@ -103,14 +117,21 @@ impl Frames {
         flood
     }
 
-    /// These bytes go to the client.
-    pub fn sent(&mut self, bytes: &[u8]) {
+    /// These bytes go to the client. Where they end the connection for a fault of the client's,
+    /// its code (RFC 9113, section 7).
+    pub fn sent(&mut self, bytes: &[u8]) -> Option<u32> {
         let idle = &mut self.idle;
-        self.outbound.each(bytes, |frame| {
-            if frame.kind == DATA {
-                idle.give(WINDOWS_PER_DATA);
+        let mut fault = None;
+        self.outbound.each(bytes, |frame, rest| match frame.kind {
+            DATA => idle.give(WINDOWS_PER_DATA),
+            GOAWAY => {
+                // The last stream, and the code; both are written with the head.
+                let code = rest.get(4..8).and_then(|code| code.try_into().ok());
+                fault = code.map(u32::from_be_bytes).filter(|&code| code != 0);
             }
+            _ => {}
         });
+        fault
     }
 }
 
@@ -169,7 +190,7 @@ struct Scan {
 const HEAD: usize = 9;
 
 impl Scan {
-    fn each(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
+    fn each(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame, &[u8])) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -182,11 +203,12 @@ impl Scan {
                 let [high, middle, low, kind, flags, ..] = self.head;
                 let length = u32::from_be_bytes([0, high, middle, low]) as usize;
                 (self.skip, self.filled) = (length, 0);
-                found(Frame {
+                let frame = Frame {
                     length,
                     kind,
                     flags,
-                });
+                };
+                found(frame, bytes);
             }
         }
     }
@@ -284,6 +306,19 @@ mod tests {
     }
 
     #[test]
+    fn an_end_for_a_fault_is_noticed() {
+        let mut ended = frames();
+        let end = |code: u8| [frame(GOAWAY, 0, 0), vec![0, 0, 0, 1, 0, 0, 0, code]].concat();
+        let end = |code| {
+            let mut frame = end(code);
+            frame[2] = 8;
+            frame
+        };
+        assert_eq!(ended.sent(&[frame(DATA, 0, 3), end(0)].concat()), None);
+        assert_eq!(ended.sent(&[frame(DATA, 0, 3), end(11)].concat()), Some(11));
+    }
+
+    #[test]
     fn an_allowance_comes_back_with_time() {
         let begin = Instant::now();
         let mut allowance = Allowance::new(2);
@@ -308,7 +343,7 @@ mod tests {
                     break;
                 }
                 let (part, later) = rest.split_at((*cut).min(rest.len()));
-                scan.each(part, |frame| found.push((frame.length, frame.kind)));
+                scan.each(part, |frame, _| found.push((frame.length, frame.kind)));
                 rest = later;
             }
             prop_assert_eq!(found, sizes);

@@ -21,10 +21,11 @@ use crate::limits::RequestPermit;
 use crate::logs::{Record, redact};
 use crate::refusals::Refusal;
 use crate::request::{
-    audience, authority, check_wire, connection, declared_length, is_preflight, upgrade,
+    audience, authority, check_wire, connection, declared_length, is_preflight, is_stream,
+    is_websocket, upgrade,
 };
 use crate::resolve::{Destination, refuse_host, resolve};
-use crate::upstream;
+use crate::upstream::{self, Manner};
 
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
 /// names is removed.
@@ -74,6 +75,7 @@ pub struct Visit {
     /// Whether the host is the API's.
     api: bool,
     permit: Option<RequestPermit>,
+    manner: Manner,
     /// The protocol it asks to go on with, such as `websocket`, and whether it does.
     upgrade: Option<HeaderValue>,
     tunnel: bool,
@@ -111,6 +113,7 @@ impl ProxyHttp for Gateway {
             destination: None,
             api: false,
             permit: None,
+            manner: Manner::Plain,
             upgrade: None,
             tunnel: false,
             body_bytes: 0,
@@ -131,12 +134,17 @@ impl ProxyHttp for Gateway {
             visit.permit = connection.permit.request();
         }
         visit.upgrade = upgrade(session);
+        visit.manner = match &visit.upgrade {
+            Some(_) => Manner::Upgrade,
+            None if is_stream(session) => Manner::Streams,
+            None => Manner::Plain,
+        };
         // Pingora leaves it without end once a request has been read.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(limits.keepalive.as_secs().max(1)));
         }
         // A WebSocket's silence is bounded by the connection, not by its reads.
-        session.set_read_timeout(visit.upgrade.is_none().then_some(limits.body));
+        session.set_read_timeout((visit.manner == Manner::Plain).then_some(limits.body));
         session.set_write_timeout(Some(limits.send));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         Ok(())
@@ -206,7 +214,7 @@ impl ProxyHttp for Gateway {
             .expect("only admitted requests come here");
         Ok(upstream::peer(
             destination,
-            visit.upgrade.is_some(),
+            visit.manner,
             &config.control,
             &config.limits,
         ))
@@ -268,7 +276,7 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
@@ -292,10 +300,11 @@ impl ProxyHttp for Gateway {
             visit.upstream = Some(waited);
             metrics.upstream.observe(waited.as_secs_f64());
         }
-        if switched && !visit.tunnel {
+        let opened = response.status.is_success() && is_websocket(session.req_header());
+        if (switched || opened) && !visit.tunnel {
             visit.tunnel = true;
             metrics.tunnels.inc();
-            if let Some(connection) = &visit.connection {
+            if switched && let Some(connection) = &visit.connection {
                 connection.tunnel();
             }
         }
@@ -404,7 +413,8 @@ impl Gateway {
             return Err(Refusal::TooManyRequests.into());
         }
         let request = session.req_header();
-        if matches!(request.method, Method::TRACE | Method::CONNECT) {
+        let tunnels = request.method == Method::CONNECT && (visit.api || !is_websocket(request));
+        if tunnels || request.method == Method::TRACE {
             return Err(Refusal::MethodNotAllowed.into());
         }
         if request.raw_path().len() > config.limits.target_bytes {
@@ -415,7 +425,8 @@ impl Gateway {
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len())
             .sum();
-        if header_bytes > config.limits.header_bytes {
+        let header_count = request.headers.len();
+        if header_bytes > config.limits.header_bytes || header_count > config.limits.header_count {
             return Err(Refusal::HeadersTooLarge.into());
         }
         let secured = visit.connection.as_ref().and_then(|it| it.secured.as_ref());
@@ -610,7 +621,16 @@ fn millis(duration: Duration) -> f64 {
 /// the API: it would let any page of this site act for whoever opens it.
 fn strip(request: &mut RequestHeader, api: bool) -> pingora::Result<()> {
     let ours = |name: &HeaderName| {
-        let name = name.as_str();
+        let dashed;
+        let mut name = name.as_str();
+        // Gateways to programs read an underscore as a hyphen.
+        if name.contains('_') {
+            dashed = name.replace('_', "-");
+            name = &dashed;
+            if matches!(name, "content-length" | "transfer-encoding") {
+                return true;
+            }
+        }
         name.starts_with(edge::PREFIX)
             || name.starts_with("x-forwarded-")
             || matches!(name, "forwarded" | "x-real-ip")

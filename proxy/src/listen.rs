@@ -346,10 +346,13 @@ fn http(shared: &Arc<Shared>) -> HttpProxy<Gateway> {
     let mut http = HttpProxy::new(Gateway::new(shared.clone()), Arc::new(conf));
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(limits.keepalive);
+    // WebSockets over HTTP/2 begin with it; the gateway refuses it for everything else.
+    options.allow_connect_method_proxying = true;
     http.server_options = Some(options);
     let mut h2 = default_h2_options();
     h2.initial_window_size(H2_STREAM_WINDOW);
     h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
+    h2.enable_connect_protocol();
     http.h2_options = Some(h2);
     http.handle_init_modules();
     http

@@ -33,6 +33,14 @@ pub fn check_wire(session: &Session) -> Result<(), &'static str> {
         before = byte;
     }
     let request = session.req_header();
+    // Equal ones might be read as one, but nobody sends them by accident.
+    let mut lengths = request.headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let plain = length.as_bytes().iter().all(u8::is_ascii_digit);
+        if lengths.next().is_some() || !plain || length.is_empty() {
+            return Err("its length is not one number");
+        }
+    }
     let mut codings = request.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -121,6 +129,26 @@ pub fn upgrade(session: &mut Session) -> Option<HeaderValue> {
             .any(|http| name.eq_ignore_ascii_case(http))
     };
     (!names.any(is_http)).then(|| protocol.clone())
+}
+
+/// Whether it opens a WebSocket over HTTP/2 (RFC 8441).
+pub fn is_websocket(request: &RequestHeader) -> bool {
+    request.method == Method::CONNECT
+        && request
+            .extensions
+            .get::<h2::ext::Protocol>()
+            .is_some_and(|protocol| protocol.as_str() == "websocket")
+}
+
+/// Whether only HTTP/2 can carry it on: a WebSocket over it, or a call of gRPC, whose status comes
+/// in trailers. (The variant of gRPC for browsers has them in the body.)
+pub fn is_stream(session: &Session) -> bool {
+    let request = session.req_header();
+    let kind = request.headers.get(header::CONTENT_TYPE);
+    let grpc = kind
+        .and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+    session.is_http2() && (grpc || is_websocket(request))
 }
 
 /// Whether a browser asks if a page of another origin may send a request (Fetch, section 3.2.5).

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::connectors::L4Connect;
+use pingora::protocols::ALPN;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
@@ -206,10 +207,26 @@ impl VirtualSocket for Patient {
 /// be reused for, the group key says alone.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1);
 
-/// The peer for a destination; `upgrade` for a request that may become a WebSocket.
+/// How a request goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Manner {
+    /// Over HTTP/1.1.
+    Plain,
+    /// Over HTTP/1.1, to leave it.
+    Upgrade,
+    /// Over HTTP/2: it ends with trailers, or is itself a stream in both directions.
+    Streams,
+}
+
+/// Streams of one HTTP/2 connection to a kit. Each may hold a window full of what its reader does
+/// not take, and the connection has room for all of them: a slow reader holds up itself alone.
+const H2_STREAMS: usize = 16;
+const H2_WINDOW: u32 = 128 << 10;
+
+/// The peer for a destination.
 pub fn peer(
     destination: &Destination,
-    upgrade: bool,
+    manner: Manner,
     control: &std::path::Path,
     limits: &Limits,
 ) -> Box<HttpPeer> {
@@ -218,26 +235,31 @@ pub fn peer(
         Destination::Control { .. } => Target::Control(control.to_owned()),
     };
     let mut peer = HttpPeer::new(NOWHERE, false, String::new());
-    peer.group_key = group(destination, upgrade);
+    peer.group_key = group(destination, manner);
     let options = &mut peer.options;
     options.custom_l4 = Some(Arc::new(Connector {
         target,
-        patient: upgrade,
+        patient: manner == Manner::Upgrade,
     }));
     options.connection_timeout = Some(limits.connect);
     options.total_connection_timeout = Some(limits.connect);
-    options.read_timeout = Some(if upgrade {
-        limits.tunnel
-    } else {
-        limits.upstream
+    options.read_timeout = Some(match manner {
+        Manner::Plain => limits.upstream,
+        Manner::Upgrade | Manner::Streams => limits.tunnel,
     });
+    if manner == Manner::Streams {
+        options.alpn = ALPN::H2;
+        options.max_h2_streams = H2_STREAMS;
+        options.h2_stream_window_size = Some(H2_WINDOW);
+        options.h2_connection_window_size = Some(H2_WINDOW * H2_STREAMS as u32);
+    }
     options.write_timeout = Some(limits.send);
     options.idle_timeout = Some(limits.pool);
     Box::new(peer)
 }
 
 /// Equal for requests that may share a connection: the same start of the same container.
-fn group(destination: &Destination, upgrade: bool) -> u64 {
+fn group(destination: &Destination, manner: Manner) -> u64 {
     let who: Option<(Id, u64)> = match destination {
         Destination::Kit { place, .. } => Some((place.container, place.incarnation)),
         Destination::Control { .. } => None,
@@ -245,6 +267,6 @@ fn group(destination: &Destination, upgrade: bool) -> u64 {
     let mut hasher = DefaultHasher::new();
     who.map(|(container, incarnation)| (container.0, incarnation))
         .hash(&mut hasher);
-    upgrade.hash(&mut hasher);
+    manner.hash(&mut hasher);
     hasher.finish()
 }

@@ -69,9 +69,12 @@ impl Kit {
                 let shared = shared.clone();
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(request, shared.clone()));
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .with_upgrades()
+                    let mut builder = hyper_util::server::conn::auto::Builder::new(
+                        hyper_util::rt::TokioExecutor::new(),
+                    );
+                    builder.http2().enable_connect_protocol();
+                    let _ = builder
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
                         .await;
                 });
             }
@@ -151,6 +154,26 @@ async fn answer(
             unreachable!()
         }
         "/ws" => websocket(request),
+        // Echoes what comes, and ends with trailers.
+        "/echo.Echo/Say" => {
+            let body = request.into_body();
+            let echo = stream::unfold(Some(body), |body| async {
+                let mut body = body?;
+                match body.frame().await {
+                    Some(Ok(frame)) => Some((Ok::<_, Infallible>(frame), Some(body))),
+                    Some(Err(_)) => None,
+                    None => {
+                        let mut trailers = http::HeaderMap::new();
+                        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                        Some((Ok(Frame::trailers(trailers)), None))
+                    }
+                }
+            });
+            Response::builder()
+                .header("content-type", "application/grpc")
+                .body(BodyExt::boxed(StreamBody::new(echo)))
+                .expect("a response")
+        }
         // Answers with the headers that it is asked for.
         "/say" => {
             let mut response = Response::new(full("said"));
@@ -194,12 +217,9 @@ async fn answer(
 }
 
 fn websocket(mut request: Request<Incoming>) -> Response<Body> {
-    let key = request
-        .headers()
-        .get("sec-websocket-key")
-        .expect("a key")
-        .clone();
-    let accept = derive_accept_key(key.as_bytes());
+    let key = request.headers().get("sec-websocket-key").cloned();
+    let over_http2 = request.method() == http::Method::CONNECT;
+    let accept = key.map(|key| derive_accept_key(key.as_bytes()));
     tokio::spawn(async move {
         let upgraded = hyper::upgrade::on(&mut request).await.expect("upgraded");
         let socket =
@@ -213,11 +233,14 @@ fn websocket(mut request: Request<Incoming>) -> Response<Body> {
             }
         }
     });
+    if over_http2 {
+        return Response::new(full(""));
+    }
     Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header("connection", "upgrade")
         .header("upgrade", "websocket")
-        .header("sec-websocket-accept", accept)
+        .header("sec-websocket-accept", accept.expect("a key"))
         .body(full(""))
         .expect("a response")
 }

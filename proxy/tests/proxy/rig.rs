@@ -171,6 +171,16 @@ impl Rig {
         sni: &str,
         alpn: &[&[u8]],
     ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        self.tls_after(b"", sni, alpn).await
+    }
+
+    /// A TLS connection on which something else is written first.
+    pub async fn tls_after(
+        &self,
+        first: &[u8],
+        sni: &str,
+        alpn: &[&[u8]],
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certs.root.clone()).expect("a root");
         let ring = Arc::new(rustls::crypto::ring::default_provider());
@@ -180,7 +190,8 @@ impl Rig {
             .with_root_certificates(roots)
             .with_no_client_auth();
         client.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        let socket = TcpStream::connect(self.https).await?;
+        let mut socket = TcpStream::connect(self.https).await?;
+        socket.write_all(first).await?;
         let name = ServerName::try_from(sni.to_owned()).expect("a name");
         tokio_rustls::TlsConnector::from(Arc::new(client))
             .connect(name, socket)
