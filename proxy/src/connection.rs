@@ -19,9 +19,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -65,11 +65,48 @@ pub struct Connection {
     /// The handshake, where there was one.
     pub secured: Option<Secured>,
     pub permit: ConnectionPermit,
+    /// Whether a tunnel may be read from.
+    pub gate: Arc<Gate>,
     /// Whether it speaks HTTP/2, by ALPN or by its first bytes.
     pub h2: bool,
     /// The phase, and how often it has changed: `changes << 2 | phase`.
     phase: AtomicU64,
     shared: Arc<Shared>,
+}
+
+/// Keeps a tunnel's client from being read while its kit does not take what was read before.
+#[derive(Debug, Default)]
+pub struct Gate {
+    held: AtomicUsize,
+    waiting: Mutex<Option<Waker>>,
+}
+
+/// Held for a kit, above which its client is not read.
+const HELD_BYTES: usize = 64 << 10;
+
+impl Gate {
+    /// So much is held now.
+    pub fn holds(&self, bytes: usize) {
+        self.held.store(bytes, Ordering::Release);
+        if bytes < HELD_BYTES
+            && let Some(waiting) = self.lock().take()
+        {
+            waiting.wake();
+        }
+    }
+
+    /// Whether to wait; whoever asks is woken then.
+    fn is_shut(&self, cx: &Context<'_>) -> bool {
+        if self.held.load(Ordering::Acquire) < HELD_BYTES {
+            return false;
+        }
+        *self.lock() = Some(cx.waker().clone());
+        self.held.load(Ordering::Acquire) >= HELD_BYTES
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Which part of a request a connection is in.
@@ -106,6 +143,7 @@ impl Connection {
             client,
             secured,
             permit,
+            gate: Arc::default(),
             h2,
             // The first request has no time to idle in.
             phase: AtomicU64::new(Phase::Headers as u64),
@@ -317,6 +355,10 @@ impl Stream {
     }
 }
 
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client was too slow")
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -325,6 +367,12 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        if this.connection.gate.is_shut(cx) {
+            return match this.expired(cx) {
+                true => Poll::Ready(Err(too_slow())),
+                false => Poll::Pending,
+            };
+        }
         if !this.taken.is_empty() {
             let part = this.taken.len().min(buf.remaining());
             buf.put_slice(&this.taken[..part]);
@@ -336,10 +384,7 @@ impl AsyncRead for Stream {
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         match read {
-            Poll::Pending if this.expired(cx) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the client was too slow",
-            ))),
+            Poll::Pending if this.expired(cx) => Poll::Ready(Err(too_slow())),
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
                 this.passed();
                 Poll::Ready(this.received(&buf.filled()[before..]))

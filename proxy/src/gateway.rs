@@ -25,6 +25,7 @@ use crate::request::{
     is_websocket, upgrade,
 };
 use crate::resolve::{Destination, refuse_host, resolve};
+use crate::trace::Trace;
 use crate::upstream::{self, Manner};
 
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
@@ -83,6 +84,7 @@ pub struct Visit {
     /// Until the upstream's headers.
     upstream: Option<Duration>,
     refusal: Option<&'static str>,
+    trace: Option<Trace>,
 }
 
 /// What the request filter has found out.
@@ -119,6 +121,7 @@ impl ProxyHttp for Gateway {
             body_bytes: 0,
             upstream: None,
             refusal: None,
+            trace: None,
         }
     }
 
@@ -133,6 +136,8 @@ impl ProxyHttp for Gateway {
             connection.serving();
             visit.permit = connection.permit.request();
         }
+        let request = session.req_header();
+        visit.trace = Trace::of(&request.headers, request.method.as_str());
         visit.upgrade = upgrade(session);
         visit.manner = match &visit.upgrade {
             Some(_) => Manner::Upgrade,
@@ -215,6 +220,7 @@ impl ProxyHttp for Gateway {
         Ok(upstream::peer(
             destination,
             visit.manner,
+            visit.connection.as_ref().map(|it| it.gate.clone()),
             &config.control,
             &config.limits,
         ))
@@ -232,6 +238,9 @@ impl ProxyHttp for Gateway {
         if let Some(protocol) = &visit.upgrade {
             request.insert_header(header::CONNECTION, "upgrade")?;
             request.insert_header(header::UPGRADE, protocol.clone())?;
+        }
+        if let Some(trace) = &visit.trace {
+            trace.pass_on(request)?;
         }
         let name = visit
             .name
@@ -550,6 +559,9 @@ impl Gateway {
             _ => "5xx",
         };
         metrics.requests.with_label_values(&[kind, class]).inc();
+        if let Some(trace) = &visit.trace {
+            trace.end(kind, status, visit.refusal);
+        }
         if visit.tunnel {
             metrics.tunnels.dec();
         } else {

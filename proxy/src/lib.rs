@@ -14,6 +14,7 @@
 //! - `upstream`: connections to a container's kit and to control.
 //! - `refusals`: every answer that the proxy gives by itself.
 //! - `feed`: the routing table, pushed by control and kept on disk.
+//! - `trace`: which trace a request belongs to.
 //! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
 //!
 //! `resolve`, `admit` and `refusals` know no type of Pingora. Nothing here knows what runs a
@@ -37,6 +38,7 @@ mod request;
 mod resolve;
 mod sender;
 mod tls;
+mod trace;
 mod upstream;
 
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
 use pingora::connectors::L4Connect;
 use pingora::protocols::ALPN;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
@@ -26,10 +27,11 @@ use pingora::{Error, ErrorType};
 use routes::Id;
 use routes::table::{KIT_SOCKET, Place};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::config::Limits;
+use crate::connection::Gate;
 use crate::resolve::Destination;
 
 /// Why a kit or control could not be connected to.
@@ -116,8 +118,8 @@ enum Target {
 #[derive(Debug)]
 struct Connector {
     target: Target,
-    /// For a request that may become a WebSocket: see [`Patient`].
-    patient: bool,
+    /// Of the client, for a request that may become a tunnel: see [`Patient`].
+    gate: Option<Arc<Gate>>,
 }
 
 #[async_trait]
@@ -131,10 +133,12 @@ impl L4Connect for Connector {
             }
             Target::Control(path) => connect(path.clone()).await?,
         };
-        Ok(if self.patient {
+        Ok(if let Some(gate) = &self.gate {
             let patient = Patient {
-                stream,
+                stream: Some(stream),
                 waited: false,
+                kept: BytesMut::new(),
+                gate: gate.clone(),
             };
             Stream::from(VirtualSocketStream::new(Box::new(patient)))
         } else {
@@ -157,13 +161,70 @@ async fn connect(path: impl AsRef<std::path::Path>) -> Result<UnixStream, NoConn
     }
 }
 
-/// A stream that lets others run once before its first read. Pingora, where it reads the answer
-/// to an upgrade at once, may close the tunnel that has just been made
-/// (cloudflare/pingora#946). It is never reused.
+/// The kit's end of what may become a tunnel; it is never reused.
+///
+/// Pingora, where it reads the answer to an upgrade at once, may close the tunnel that has just
+/// been made (cloudflare/pingora#946): so others run once before the first read. And while it waits
+/// to write to a kit it reads nothing from it: a kit that waits to write, too, would wait for ever.
+/// So what the kit does not take is kept here, and the client is not read from meanwhile
+/// ([`Gate`]): it is as much as Pingora has under way, and no more.
 #[derive(Debug)]
 struct Patient {
-    stream: UnixStream,
+    stream: Option<UnixStream>,
     waited: bool,
+    kept: BytesMut,
+    gate: Arc<Gate>,
+}
+
+/// Kept for a kit at most: a little more than what Pingora may have under way.
+const KEPT_BYTES: usize = 1 << 20;
+/// For a kit to take what is left of a tunnel that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+impl Patient {
+    fn socket(&mut self) -> Pin<&mut UnixStream> {
+        Pin::new(
+            self.stream
+                .as_mut()
+                .expect("it is there until it is dropped"),
+        )
+    }
+
+    /// Pass on what is kept, as far as it is taken.
+    fn drive(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while !self.kept.is_empty() {
+            let stream = self
+                .stream
+                .as_mut()
+                .expect("it is there until it is dropped");
+            match Pin::new(stream).poll_write(cx, &self.kept) {
+                Poll::Ready(written) => self.kept.advance(written?),
+                Poll::Pending => break,
+            }
+        }
+        self.gate.holds(self.kept.len());
+        if self.kept.is_empty() {
+            // An idle tunnel holds no buffer.
+            self.kept = BytesMut::new();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        self.gate.holds(0);
+        let kept = std::mem::take(&mut self.kept);
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (false, Some(mut stream), Ok(runtime)) =
+            (kept.is_empty(), self.stream.take(), runtime)
+        {
+            runtime.spawn(async move {
+                // A kit that has gone misses nothing.
+                let _ = tokio::time::timeout(LAST_WORDS, stream.write_all(&kept)).await;
+            });
+        }
+    }
 }
 
 impl AsyncRead for Patient {
@@ -177,7 +238,8 @@ impl AsyncRead for Patient {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        self.drive(cx)?;
+        self.socket().poll_read(cx, buf)
     }
 }
 
@@ -187,13 +249,31 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.drive(cx)?;
+        if self.kept.is_empty()
+            && let Poll::Ready(written) = self.socket().poll_write(cx, buf)
+        {
+            return Poll::Ready(written);
+        }
+        let room = KEPT_BYTES.saturating_sub(self.kept.len()).min(buf.len());
+        if room == 0 && !buf.is_empty() {
+            return Poll::Pending;
+        }
+        self.kept.extend_from_slice(&buf[..room]);
+        let kept = self.kept.len();
+        self.gate.holds(kept);
+        Poll::Ready(Ok(room))
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.drive(cx)?;
+        Poll::Ready(Ok(()))
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.drive(cx)?;
+        if !self.kept.is_empty() {
+            return Poll::Pending;
+        }
+        self.socket().poll_shutdown(cx)
     }
 }
 
@@ -227,6 +307,7 @@ const H2_WINDOW: u32 = 128 << 10;
 pub fn peer(
     destination: &Destination,
     manner: Manner,
+    gate: Option<Arc<Gate>>,
     control: &std::path::Path,
     limits: &Limits,
 ) -> Box<HttpPeer> {
@@ -239,7 +320,7 @@ pub fn peer(
     let options = &mut peer.options;
     options.custom_l4 = Some(Arc::new(Connector {
         target,
-        patient: manner == Manner::Upgrade,
+        gate: gate.filter(|_| manner == Manner::Upgrade),
     }));
     options.connection_timeout = Some(limits.connect);
     options.total_connection_timeout = Some(limits.connect);

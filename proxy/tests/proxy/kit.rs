@@ -15,6 +15,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio_tungstenite::WebSocketStream;
@@ -154,6 +155,51 @@ async fn answer(
             unreachable!()
         }
         "/ws" => websocket(request),
+        // Switches, and counts what comes once it is told to.
+        "/listen" => {
+            tokio::spawn(async move {
+                let upgraded = hyper::upgrade::on(&mut request).await.expect("upgraded");
+                let mut stream = TokioIo::new(upgraded);
+                while !seen.read_uploads.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                let mut bytes = [0; 16 << 10];
+                while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+                    seen.received.fetch_add(read as u64, Ordering::SeqCst);
+                }
+            });
+            Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .body(full(""))
+                .expect("a response")
+        }
+        // Switches, and echoes bytes.
+        "/raw" => {
+            let over_http2 = request.method() == http::Method::CONNECT;
+            tokio::spawn(async move {
+                let upgraded = hyper::upgrade::on(&mut request).await.expect("upgraded");
+                let mut stream = TokioIo::new(upgraded);
+                let mut bytes = [0; 16 << 10];
+                // One at a time, as many servers do it: what it writes must go before it reads on.
+                while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+                    if &bytes[..read] == b"leave" || stream.write_all(&bytes[..read]).await.is_err()
+                    {
+                        break;
+                    }
+                    let _ = stream.flush().await;
+                }
+            });
+            let mut response = Response::new(full(""));
+            if !over_http2 {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                let headers = response.headers_mut();
+                headers.insert("connection", http::HeaderValue::from_static("upgrade"));
+                headers.insert("upgrade", http::HeaderValue::from_static("websocket"));
+            }
+            response
+        }
         // Echoes what comes, and ends with trailers.
         "/echo.Echo/Say" => {
             let body = request.into_body();

@@ -15,3 +15,5 @@ mod requests;
 mod rig;
 mod smuggling;
 mod streams;
+mod traps;
+mod websockets;

@@ -431,7 +431,7 @@ async fn a_half_closed_client_gets_its_answer() {
 }
 
 /// How many bytes of memory this process holds.
-fn resident() -> u64 {
+pub fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("on Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let words = line.expect("a line").split_whitespace().next();
