@@ -270,6 +270,7 @@ mod tests {
             links: None,
             hooks: None,
             address: None,
+            embedding: Default::default(),
         }
     }
 

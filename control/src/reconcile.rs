@@ -759,6 +759,7 @@ fn place(
         address: observed
             .and_then(|observed| observed.address)
             .map(Into::into),
+        embedding: Default::default(),
     })
 }
 

@@ -34,6 +34,12 @@ pub struct Metrics {
     pub accepted: IntCounterVec,
     /// Connections closed unserved, by the reason.
     pub dropped: IntCounterVec,
+    /// Connections closed because their client took too long, by what it was in.
+    pub expired: IntCounterVec,
+    /// HTTP/2 connections closed because their client sent too much for nothing, by what.
+    pub floods: IntCounterVec,
+    /// HTTP/2 connections ended for a fault of their client's, by its code.
+    pub h2_faults: IntCounterVec,
     pub tunnels: IntGauge,
     pub table_generation: IntGauge,
     pub table_places: IntGauge,
@@ -114,6 +120,21 @@ impl Metrics {
                 "connections_dropped_total",
                 "Connections closed before a request.",
                 &["reason"],
+            ),
+            expired: counters(
+                "connections_expired_total",
+                "Connections closed because their client took too long.",
+                &["phase"],
+            ),
+            floods: counters(
+                "connections_flooded_total",
+                "HTTP/2 connections closed because their client sent too much for nothing.",
+                &["reason"],
+            ),
+            h2_faults: counters(
+                "h2_faults_total",
+                "HTTP/2 connections ended for a fault of their client's.",
+                &["code"],
             ),
             tunnels: gauge("websockets", "Open WebSockets."),
             table_generation: gauge("table_generation", "Generation of the routing table."),

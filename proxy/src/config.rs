@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use routes::Zone;
 
+use crate::sender::Network;
+
 /// How one proxy is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -14,6 +16,9 @@ pub struct Config {
     /// Plain HTTP. For a local zone it serves what HTTPS serves; otherwise it redirects there.
     pub http: Vec<SocketAddr>,
     pub https: Vec<SocketAddr>,
+    /// Load balancers in front, which say for whom they speak (the PROXY protocol, version 1 or
+    /// 2). They must; whoever else does is not understood.
+    pub senders: Vec<Network>,
     /// The port that a redirect to HTTPS names; the first of `https` where not given.
     pub public_https_port: Option<u16>,
     /// Prometheus metrics, on a loopback address.
@@ -40,6 +45,7 @@ impl Config {
             zone,
             http: Vec::new(),
             https: Vec::new(),
+            senders: Vec::new(),
             public_https_port: None,
             metrics: None,
             feed: run.join("feed.sock"),
@@ -79,6 +85,8 @@ pub struct Limits {
     pub keepalive: Duration,
     /// Between two parts of a request's body.
     pub body: Duration,
+    /// A client that sends no more but may still wait for its answer.
+    pub half_close: Duration,
     /// For a client to take one part of a response.
     pub send: Duration,
     /// A WebSocket on which nothing passes in either direction.
@@ -91,8 +99,14 @@ pub struct Limits {
     pub pool: Duration,
     /// Waiting connections to kits and control, per worker.
     pub pool_size: usize,
+    /// Requests that a client of HTTP/2 takes back within ten seconds, of one connection.
+    pub h2_resets: u32,
+    /// Frames of HTTP/2 that ask for nothing, within ten seconds, of one connection.
+    pub h2_idle_frames: u32,
     /// The headers of a request.
     pub header_bytes: usize,
+    /// How many headers a request may have.
+    pub header_count: usize,
     /// The path and query of a request.
     pub target_bytes: usize,
     /// The body of a request to the API. Bodies to containers are streamed without a limit.
@@ -115,13 +129,17 @@ impl Default for Limits {
             headers: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),
             body: Duration::from_secs(60),
+            half_close: Duration::from_secs(2),
             send: Duration::from_secs(120),
             tunnel: Duration::from_secs(4 * 3600),
             connect: Duration::from_secs(5),
             upstream: Duration::from_secs(3600),
             pool: Duration::from_secs(60),
             pool_size: 256,
+            h2_resets: 500,
+            h2_idle_frames: 4_000,
             header_bytes: 64 << 10,
+            header_count: 128,
             target_bytes: 16 << 10,
             api_body_bytes: 16 << 20,
             drain: Duration::from_secs(10),

@@ -19,9 +19,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,7 +36,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
+use crate::Shared;
 use crate::config::Limits;
+use crate::frames::{self, Flood, Frames};
 use crate::limits::ConnectionPermit;
 use crate::tls::Secured;
 
@@ -45,6 +47,8 @@ use crate::tls::Secured;
 const READ_BYTES: usize = 8 << 10;
 /// Small writes are put together up to about one segment.
 const WRITE_BYTES: usize = 1460;
+/// Times the headers that are allowed. Within it, they are read and refused with a reason.
+const HEADERS_READ: usize = 2;
 /// To say goodbye to a client that may be gone.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -56,17 +60,53 @@ pub fn buffered(socket: TcpStream) -> Socket {
 }
 
 /// What is known about one connection, shared by its stream and the requests that come over it.
-#[derive(Debug)]
 pub struct Connection {
     pub client: SocketAddr,
     /// The handshake, where there was one.
     pub secured: Option<Secured>,
     pub permit: ConnectionPermit,
+    /// Whether a tunnel may be read from.
+    pub gate: Arc<Gate>,
+    /// Whether it speaks HTTP/2, by ALPN or by its first bytes.
+    pub h2: bool,
     /// The phase, and how often it has changed: `changes << 2 | phase`.
     phase: AtomicU64,
-    headers: Duration,
-    keepalive: Duration,
-    tunnel: Duration,
+    shared: Arc<Shared>,
+}
+
+/// Keeps a tunnel's client from being read while its kit does not take what was read before.
+#[derive(Debug, Default)]
+pub struct Gate {
+    held: AtomicUsize,
+    waiting: Mutex<Option<Waker>>,
+}
+
+/// Held for a kit, above which its client is not read.
+const HELD_BYTES: usize = 64 << 10;
+
+impl Gate {
+    /// So much is held now.
+    pub fn holds(&self, bytes: usize) {
+        self.held.store(bytes, Ordering::Release);
+        if bytes < HELD_BYTES
+            && let Some(waiting) = self.lock().take()
+        {
+            waiting.wake();
+        }
+    }
+
+    /// Whether to wait; whoever asks is woken then.
+    fn is_shut(&self, cx: &Context<'_>) -> bool {
+        if self.held.load(Ordering::Acquire) < HELD_BYTES {
+            return false;
+        }
+        *self.lock() = Some(cx.waker().clone());
+        self.held.load(Ordering::Acquire) >= HELD_BYTES
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Which part of a request a connection is in.
@@ -79,23 +119,40 @@ enum Phase {
     Tunnel = 3,
 }
 
+impl Phase {
+    /// A stable name for metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Phase::Idle => "idle",
+            Phase::Headers => "headers",
+            Phase::Serving => "serving",
+            Phase::Tunnel => "tunnel",
+        }
+    }
+}
+
 impl Connection {
     pub fn new(
         client: SocketAddr,
         secured: Option<Secured>,
         permit: ConnectionPermit,
-        limits: &Limits,
+        h2: bool,
+        shared: Arc<Shared>,
     ) -> Connection {
         Connection {
             client,
             secured,
             permit,
+            gate: Arc::default(),
+            h2,
             // The first request has no time to idle in.
             phase: AtomicU64::new(Phase::Headers as u64),
-            headers: limits.headers,
-            keepalive: limits.keepalive,
-            tunnel: limits.tunnel,
+            shared,
         }
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.shared.config.limits
     }
 
     fn enter(&self, phase: Phase) {
@@ -143,13 +200,21 @@ impl Connection {
 
 /// The stream of a connection, as Pingora takes it.
 pub struct Stream {
+    /// What was read to learn what the connection speaks, until it is read again.
+    taken: Vec<u8>,
     transport: Transport,
+    /// Over HTTP/2, what passes.
+    frames: Option<Box<Frames>>,
+    /// Over HTTP/1, what has been read of headers.
+    header_bytes: usize,
     connection: Arc<Connection>,
     timer: Pin<Box<Sleep>>,
     /// The phase that the timer was set for, as [`Connection::phase`] counts.
     timed: u64,
     /// When something last passed, for a tunnel.
     active: Instant,
+    /// From when on the client's end of sending is passed on.
+    ended: Option<Pin<Box<Sleep>>>,
     fd: RawFd,
     facts: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
@@ -161,9 +226,13 @@ enum Transport {
 }
 
 impl Stream {
-    pub fn plain(socket: Socket, connection: Arc<Connection>) -> Stream {
+    /// `taken` has been read from the socket and comes first.
+    pub fn plain(socket: Socket, taken: Vec<u8>, connection: Arc<Connection>) -> Stream {
         let fd = socket.get_ref().as_raw_fd();
-        Stream::new(Transport::Plain(socket), fd, connection)
+        Stream {
+            taken,
+            ..Stream::new(Transport::Plain(socket), fd, connection)
+        }
     }
 
     pub fn tls(stream: Box<TlsStream<Socket>>, connection: Arc<Connection>) -> Stream {
@@ -174,11 +243,18 @@ impl Stream {
     fn new(transport: Transport, fd: RawFd, connection: Arc<Connection>) -> Stream {
         let blank = ResponseHeader::build(200, Some(0)).expect("200 is a status");
         let facts: Box<dyn std::any::Any + Send + Sync> = Box::new(connection.clone());
+        let frames = connection
+            .h2
+            .then(|| Box::new(Frames::new(connection.limits())));
         Stream {
+            taken: Vec::new(),
             transport,
-            timer: Box::pin(tokio::time::sleep(connection.headers)),
+            frames,
+            header_bytes: 0,
+            timer: Box::pin(tokio::time::sleep(connection.limits().headers)),
             timed: connection.phase.load(Ordering::Relaxed),
             active: Instant::now(),
+            ended: None,
             fd,
             facts: Arc::new(ProxyDigest::new(Box::new(blank), Some(facts))),
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
@@ -191,9 +267,9 @@ impl Stream {
         let (word, phase) = self.connection.now();
         let limit = match phase {
             Phase::Serving => return false,
-            Phase::Idle => self.connection.keepalive,
-            Phase::Headers => self.connection.headers,
-            Phase::Tunnel => self.connection.tunnel,
+            Phase::Idle => self.connection.limits().keepalive,
+            Phase::Headers => self.connection.limits().headers,
+            Phase::Tunnel => self.connection.limits().tunnel,
         };
         if self.timed != word {
             self.timed = word;
@@ -203,11 +279,70 @@ impl Stream {
         while self.timer.as_mut().poll(cx).is_ready() {
             let quiet_until = self.active + limit;
             if phase != Phase::Tunnel || quiet_until <= Instant::now() {
+                let expired = &self.connection.shared.metrics.expired;
+                expired.with_label_values(&[phase.name()]).inc();
                 return true;
             }
             self.timer.as_mut().reset(quiet_until);
         }
         false
+    }
+
+    /// These bytes came from the client; they may be the ones that are too many.
+    fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let flood = match &mut self.frames {
+            Some(frames) => frames.received(bytes).err().map(Flood::reason),
+            None => self.too_many_headers(bytes.len()).then_some("headers"),
+        };
+        let Some(reason) = flood else {
+            return Ok(());
+        };
+        let floods = &self.connection.shared.metrics.floods;
+        floods.with_label_values(&[reason]).inc();
+        Err(io::Error::new(io::ErrorKind::QuotaExceeded, reason))
+    }
+
+    /// Whether headers go on beyond what is refused by name: Pingora would read a mebibyte.
+    fn too_many_headers(&mut self, bytes: usize) -> bool {
+        if self.connection.now().1 != Phase::Headers {
+            self.header_bytes = 0;
+            return false;
+        }
+        let limits = self.connection.limits();
+        self.header_bytes += bytes;
+        self.header_bytes > HEADERS_READ * (limits.header_bytes + limits.target_bytes)
+    }
+
+    /// Of these bytes so many went to the client.
+    fn sent<'a>(&mut self, mut bytes: impl Iterator<Item = &'a [u8]>, mut count: usize) {
+        let Some(frames) = &mut self.frames else {
+            return;
+        };
+        while count > 0
+            && let Some(part) = bytes.next()
+        {
+            let part = &part[..part.len().min(count)];
+            if let Some(code) = frames.sent(part) {
+                let faults = &self.connection.shared.metrics.h2_faults;
+                faults.with_label_values(&[frames::fault(code)]).inc();
+            }
+            count -= part.len();
+        }
+    }
+
+    /// Called where the client sends no more. It may have left, or wait for its answer with its
+    /// own direction closed (RFC 9112, section 9.6): which of both, nobody can tell until something
+    /// is written. So the answer is given some time to come.
+    fn awaits_answer(&mut self, cx: &mut Context<'_>) -> bool {
+        let h2 = self.connection.h2;
+        if h2 || self.connection.now().1 != Phase::Serving {
+            return false;
+        }
+        let grace = self.connection.limits().half_close;
+        let ended = self
+            .ended
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(grace)));
+        ended.as_mut().poll(cx).is_pending()
     }
 
     /// Something has passed.
@@ -220,6 +355,10 @@ impl Stream {
     }
 }
 
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client was too slow")
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -228,19 +367,29 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        if this.connection.gate.is_shut(cx) {
+            return match this.expired(cx) {
+                true => Poll::Ready(Err(too_slow())),
+                false => Poll::Pending,
+            };
+        }
+        if !this.taken.is_empty() {
+            let part = this.taken.len().min(buf.remaining());
+            buf.put_slice(&this.taken[..part]);
+            this.taken.drain(..part);
+            return Poll::Ready(this.received(&buf.filled()[before..]));
+        }
         let read = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         match read {
-            Poll::Pending if this.expired(cx) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the client was too slow",
-            ))),
+            Poll::Pending if this.expired(cx) => Poll::Ready(Err(too_slow())),
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
                 this.passed();
-                read
+                Poll::Ready(this.received(&buf.filled()[before..]))
             }
+            Poll::Ready(Ok(())) if this.awaits_answer(cx) => Poll::Pending,
             _ => read,
         }
     }
@@ -257,6 +406,9 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
+        if let Poll::Ready(Ok(count)) = written {
+            this.sent(std::iter::once(buf), count);
+        }
         if written.is_ready() && this.connection.now().1 == Phase::Tunnel {
             this.active = Instant::now();
         }
@@ -282,10 +434,15 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        if let Poll::Ready(Ok(count)) = written {
+            this.sent(bufs.iter().map(|part| &**part), count);
         }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -299,7 +456,7 @@ impl AsyncWrite for Stream {
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stream")
-            .field("connection", &self.connection)
+            .field("client", &self.connection.client)
             .finish_non_exhaustive()
     }
 }
@@ -320,8 +477,11 @@ impl UniqueID for Stream {
 
 impl Ssl for Stream {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        let secured = self.connection.secured.as_ref()?;
-        Some(if secured.h2 { ALPN::H2 } else { ALPN::H1 })
+        Some(if self.connection.h2 {
+            ALPN::H2
+        } else {
+            ALPN::H1
+        })
     }
 }
 

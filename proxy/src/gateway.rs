@@ -27,17 +27,22 @@ use crate::cookies;
 use crate::evidence::without_cookies;
 use crate::gates::{self, Outcome, Pass, Rules, SignedIn, Tried, Visitor};
 use crate::hooks::Rewrite;
+use crate::isolation;
 use crate::limits::RequestPermit;
 use crate::lines::Line;
 use crate::listen::millis_now;
 use crate::logs::{Record, redact};
 use crate::query;
 use crate::refusals::{Answer, Asked, Audience, Refusal};
-use crate::request::{audience, authority, check_wire, connection, declared_length, is_websocket};
+use crate::request::{
+    audience, authority, check_wire, connection, declared_length, is_preflight, is_stream,
+    is_websocket, upgrade,
+};
 use crate::resolve::{Destination, KitDoor, desktop, inside, refuse_host, resolve, target};
 use crate::session::Session as Remembered;
 use crate::signin::{self, FORM_BYTES, Form, Reason, SIGN_IN, SIGN_OUT};
-use crate::upstream;
+use crate::trace::Trace;
+use crate::upstream::{self, Manner};
 
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
 /// names is removed.
@@ -95,8 +100,9 @@ pub struct Visit {
     /// Whether the host is the API's.
     api: bool,
     permit: Option<RequestPermit>,
-    /// Whether it asks to become a WebSocket, and whether it has.
-    upgrade: bool,
+    manner: Manner,
+    /// The protocol it asks to go on with, such as `websocket`, and whether it does.
+    upgrade: Option<HeaderValue>,
     tunnel: bool,
     body_bytes: u64,
     /// Until the upstream's headers.
@@ -110,6 +116,7 @@ pub struct Visit {
     secrets: Vec<String>,
     /// What a hook changes before it goes on.
     rewrite: Option<Box<Rewrite>>,
+    trace: Option<Trace>,
 }
 
 /// What the request filter has found out.
@@ -120,6 +127,8 @@ enum Verdict {
     Redirect(String),
     /// A container's rules say something else than to pass or to refuse.
     Gate(Box<Gate>),
+    /// A browser asks whether a page of another origin may call the API.
+    Preflight,
 }
 
 /// What a gate does with a visitor itself.
@@ -157,7 +166,8 @@ impl ProxyHttp for Gateway {
             destination: None,
             api: false,
             permit: None,
-            upgrade: false,
+            manner: Manner::Plain,
+            upgrade: None,
             tunnel: false,
             body_bytes: 0,
             upstream: None,
@@ -166,6 +176,7 @@ impl ProxyHttp for Gateway {
             line: None,
             secrets: Vec::new(),
             rewrite: None,
+            trace: None,
         }
     }
 
@@ -180,13 +191,20 @@ impl ProxyHttp for Gateway {
             connection.serving();
             visit.permit = connection.permit.request();
         }
-        visit.upgrade = is_websocket(session);
+        let request = session.req_header();
+        visit.trace = Trace::of(&request.headers, request.method.as_str());
+        visit.upgrade = upgrade(session);
+        visit.manner = match &visit.upgrade {
+            Some(_) => Manner::Upgrade,
+            None if is_stream(session) => Manner::Streams,
+            None => Manner::Plain,
+        };
         // Pingora leaves it without end once a request has been read.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(limits.keepalive.as_secs().max(1)));
         }
         // A WebSocket's silence is bounded by the connection, not by its reads.
-        session.set_read_timeout((!visit.upgrade).then_some(limits.body));
+        session.set_read_timeout((visit.manner == Manner::Plain).then_some(limits.body));
         session.set_write_timeout(Some(limits.send));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         Ok(())
@@ -240,6 +258,13 @@ impl ProxyHttp for Gateway {
                 }
                 Ok(true)
             }
+            Verdict::Preflight => {
+                let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8))?;
+                isolation::preflight(&mut head)?;
+                self.https_only(&mut head, visit)?;
+                session.write_response_header(Box::new(head), true).await?;
+                Ok(true)
+            }
         }
     }
 
@@ -275,7 +300,8 @@ impl ProxyHttp for Gateway {
             .expect("only admitted requests come here");
         Ok(upstream::peer(
             destination,
-            visit.upgrade,
+            visit.manner,
+            visit.connection.as_ref().map(|it| it.gate.clone()),
             visit.pass.is_some(),
             &self.shared.lines,
             &config.control,
@@ -308,6 +334,15 @@ impl ProxyHttp for Gateway {
         visit: &mut Visit,
     ) -> pingora::Result<()> {
         disguise(request, visit)?;
+        request.remove_header(&header::CONNECTION);
+        request.remove_header(&header::UPGRADE);
+        if let Some(protocol) = &visit.upgrade {
+            request.insert_header(header::CONNECTION, "upgrade")?;
+            request.insert_header(header::UPGRADE, protocol.clone())?;
+        }
+        if let Some(trace) = &visit.trace {
+            trace.pass_on(request)?;
+        }
         let name = visit
             .name
             .as_ref()
@@ -364,15 +399,19 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        if let Some(kept) = cookies::confined(&response.headers) {
-            response.remove_header(&header::SET_COOKIE);
-            for cookie in kept {
-                response.append_header(header::SET_COOKIE, cookie)?;
+        isolation::confine(response)?;
+        self.https_only(response, visit)?;
+        match &visit.destination {
+            Some(Destination::Control { .. }) => isolation::open_api(response)?,
+            Some(Destination::Kit { place, door, .. }) => {
+                let meant = door.port.is_none() && door.service != "exec";
+                isolation::embed(response, &place.embedding, meant)?;
             }
+            None => {}
         }
         let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
         if response.status.is_informational() && !switched {
@@ -384,10 +423,11 @@ impl ProxyHttp for Gateway {
             visit.upstream = Some(waited);
             metrics.upstream.observe(waited.as_secs_f64());
         }
-        if switched && !visit.tunnel {
+        let opened = response.status.is_success() && is_websocket(session.req_header());
+        if (switched || opened) && !visit.tunnel {
             visit.tunnel = true;
             metrics.tunnels.inc();
-            if let Some(connection) = &visit.connection {
+            if switched && let Some(connection) = &visit.connection {
                 connection.tunnel();
             }
         }
@@ -505,7 +545,8 @@ impl Gateway {
             return Err(Refusal::TooManyRequests.into());
         }
         let request = session.req_header();
-        if matches!(request.method, Method::TRACE | Method::CONNECT) {
+        let tunnels = request.method == Method::CONNECT && (visit.api || !is_websocket(request));
+        if tunnels || request.method == Method::TRACE {
             return Err(Refusal::MethodNotAllowed.into());
         }
         if request.raw_path().len() > config.limits.target_bytes {
@@ -516,7 +557,8 @@ impl Gateway {
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len())
             .sum();
-        if header_bytes > config.limits.header_bytes {
+        let header_count = request.headers.len();
+        if header_bytes > config.limits.header_bytes || header_count > config.limits.header_count {
             return Err(Refusal::HeadersTooLarge.into());
         }
         let secured = visit.connection.as_ref().and_then(|it| it.secured.as_ref());
@@ -526,6 +568,9 @@ impl Gateway {
         let address = address.map_err(|why| Verdict::Refuse(refuse_host(why)))?;
         if secured.is_none() && !config.zone.is_local() {
             return Err(self.to_https(session.req_header(), &name));
+        }
+        if visit.api && is_preflight(session.req_header()) {
+            return Ok(Verdict::Preflight);
         }
         let length = declared_length(session.req_header());
         if visit.api && length.is_some_and(|length| length > config.limits.api_body_bytes) {
@@ -549,6 +594,18 @@ impl Gateway {
         }
         admit(&destination)?;
         Ok(Verdict::Pass(destination))
+    }
+
+    /// A name that the world can reach is served over HTTPS, and says so where it was.
+    fn https_only(&self, head: &mut ResponseHeader, visit: &Visit) -> pingora::Result<()> {
+        let secured = visit
+            .connection
+            .as_ref()
+            .is_some_and(|it| it.secured.is_some());
+        if secured && !self.shared.config.zone.is_local() {
+            isolation::https_only(head)?;
+        }
+        Ok(())
     }
 
     /// Hold a visitor against the rules of a container. `Err` is what becomes of it instead of
@@ -783,7 +840,8 @@ impl Gateway {
         answer.policy = Some(&signin::POLICY);
         self.note(session, visit, &refusal);
         // The form's origin is what tells it from others.
-        self.send(session, answer, "same-origin", cookie).await
+        self.send(session, visit, answer, "same-origin", cookie)
+            .await
     }
 
     /// Where a container means that asks for its own `localhost`. What it asks for is then left
@@ -837,7 +895,8 @@ impl Gateway {
     ) -> pingora::Result<()> {
         self.note(session, visit, refusal);
         let answer = refusal.answer(audience(session.req_header(), visit.api));
-        self.send(session, answer, "no-referrer", None).await?;
+        self.send(session, visit, answer, "no-referrer", None)
+            .await?;
         // A connection that is closed on unread bytes may take the answer with it.
         if !matches!(refusal, Refusal::RequestTimeout)
             && session.drain_request_body().await.is_err()
@@ -865,6 +924,7 @@ impl Gateway {
     async fn send(
         &self,
         session: &mut Session,
+        visit: &Visit,
         answer: Answer,
         referrer: &'static str,
         cookie: Option<String>,
@@ -891,6 +951,10 @@ impl Gateway {
         if let Some(seconds) = answer.retry_after {
             head.insert_header(header::RETRY_AFTER, seconds.to_string())?;
         }
+        if visit.api {
+            isolation::open_api(&mut head)?;
+        }
+        self.https_only(&mut head, visit)?;
         let bodiless = session.req_header().method == Method::HEAD;
         session
             .write_response_header(Box::new(head), bodiless)
@@ -926,6 +990,9 @@ impl Gateway {
             _ => "5xx",
         };
         metrics.requests.with_label_values(&[kind, class]).inc();
+        if let Some(trace) = &visit.trace {
+            trace.end(kind, status, visit.refusal);
+        }
         if visit.tunnel {
             metrics.tunnels.dec();
         } else {
@@ -1026,7 +1093,7 @@ fn visitor(
         secure: scheme == "https",
         origin: format!("{scheme}://{name}"),
         navigates: audience(request, false) == Audience::Person,
-        upgrade: visit.upgrade,
+        upgrade: visit.upgrade.is_some(),
     }
 }
 
@@ -1093,10 +1160,7 @@ fn replace(
 /// Make of a request what its container may see: nothing that only the edge may say, and nothing
 /// that was meant for the edge.
 fn disguise(request: &mut RequestHeader, visit: &Visit) -> pingora::Result<()> {
-    strip(request);
-    if let Some(theirs) = cookies::without_ours(&request.headers) {
-        replace(request, &header::COOKIE, theirs)?;
-    }
+    strip(request, visit.api)?;
     // A link that nobody asked for goes no further either.
     if let Some(Destination::Kit { place, .. }) = &visit.destination
         && place.links.is_some()
@@ -1110,10 +1174,20 @@ fn disguise(request: &mut RequestHeader, visit: &Visit) -> pingora::Result<()> {
     Ok(())
 }
 
-/// Remove what only the proxy may say.
-fn strip(request: &mut RequestHeader) {
+/// Remove what only the proxy may say, and what is for the proxy alone. A cookie has no meaning to
+/// the API: it would let any page of this site act for whoever opens it.
+fn strip(request: &mut RequestHeader, api: bool) -> pingora::Result<()> {
     let ours = |name: &HeaderName| {
-        let name = name.as_str();
+        let dashed;
+        let mut name = name.as_str();
+        // Gateways to programs read an underscore as a hyphen.
+        if name.contains('_') {
+            dashed = name.replace('_', "-");
+            name = &dashed;
+            if matches!(name, "content-length" | "transfer-encoding") {
+                return true;
+            }
+        }
         name.starts_with(edge::PREFIX)
             || name.starts_with("x-forwarded-")
             || matches!(name, "forwarded" | "x-real-ip")
@@ -1126,6 +1200,14 @@ fn strip(request: &mut RequestHeader) {
         .collect();
     for name in found {
         request.remove_header(&name);
+    }
+    let cookies = match api {
+        true => Some(Vec::new()),
+        false => cookies::without_ours(&request.headers),
+    };
+    match cookies {
+        Some(cookies) => replace(request, &header::COOKIE, cookies),
+        None => Ok(()),
     }
 }
 

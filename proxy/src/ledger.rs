@@ -341,6 +341,7 @@ mod tests {
             links: None,
             hooks: None,
             address: None,
+            embedding: Default::default(),
         }
     }
 

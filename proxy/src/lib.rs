@@ -5,6 +5,7 @@
 //! - [`config`]: addresses, paths and limits.
 //! - `listen`: sockets, worker threads, one connection from accept to close, and draining.
 //! - `tls`: the handshake. Certificates come from outside as a resolver.
+//! - `sender`: whom a load balancer speaks for · `frames`: HTTP/2 by its first bytes, and floods.
 //! - `connection`: what is known about a connection, and the deadlines of its stream.
 //! - `gateway`: the life of a request, as the phases of Pingora's `ProxyHttp`.
 //! - `request`: what is read out of a request before anything is decided.
@@ -12,9 +13,12 @@
 //! - `gates`: may this visitor? With `evidence` (what a request brings), `session` (the cookie of
 //!   somebody who has signed in), `signin` (the page), `attempts` (how often one may be wrong) and
 //!   `lines` (what goes on, and when it has to end).
+//! - `hooks`: scripts of a container that see its requests first.
+//! - `isolation`, `cookies`: what a container may say to a browser, and what is kept from it.
 //! - `upstream`: connections to a container's kit and to control.
 //! - `refusals`: every answer that the proxy gives by itself.
 //! - `feed`: the routing table, pushed by control · `ledger`: the table on disk.
+//! - `trace`: which trace a request belongs to.
 //! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
 //!
 //! `resolve`, `admit`, `gates` and `refusals` know no type of Pingora. Nothing here knows what runs a
@@ -29,9 +33,11 @@ mod connection;
 mod cookies;
 mod evidence;
 mod feed;
+mod frames;
 mod gates;
 mod gateway;
 mod hooks;
+mod isolation;
 mod ledger;
 mod limits;
 mod lines;
@@ -41,9 +47,11 @@ mod query;
 mod refusals;
 mod request;
 mod resolve;
+mod sender;
 mod session;
 mod signin;
 mod tls;
+mod trace;
 mod upstream;
 
 use std::sync::Arc;
@@ -54,6 +62,7 @@ use routes::Table;
 pub use config::{AccessLog, Config, Limits};
 pub use listen::{Bound, Proxy, StartProxy};
 pub use refusals::REFUSALS;
+pub use sender::{Network, NoNetwork};
 
 /// Directives for a log filter that keep out what Pingora reports about clients that misbehave or
 /// leave: the access log has it, one line a request.

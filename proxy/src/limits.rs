@@ -25,10 +25,14 @@ struct Client {
     requests: AtomicU32,
 }
 
+/// The right to a connection of a client that is not known yet; given back when dropped.
+#[derive(Debug)]
+pub struct Nameless(Arc<Clients>);
+
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    clients: Arc<Clients>,
+    all: Nameless,
     key: IpAddr,
     client: Arc<Client>,
 }
@@ -44,6 +48,16 @@ pub enum Full {
     Client,
 }
 
+impl Full {
+    /// A stable name for metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Full::All => "full",
+            Full::Client => "client_full",
+        }
+    }
+}
+
 impl Clients {
     pub fn new(limits: &Limits) -> Clients {
         Clients {
@@ -55,26 +69,34 @@ impl Clients {
         }
     }
 
-    /// Take one more connection of this address, if both bounds allow it.
-    pub fn connect(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, Full> {
+    /// Take one more connection, if the bound of all allows it.
+    pub fn connect(self: &Arc<Self>) -> Result<Nameless, Full> {
         if self.open.fetch_add(1, Ordering::AcqRel) >= self.connections {
             self.open.fetch_sub(1, Ordering::AcqRel);
             return Err(Full::All);
         }
+        Ok(Nameless(self.clone()))
+    }
+}
+
+impl Nameless {
+    /// Count it for this address, if the client's bound allows it.
+    pub fn of(self, address: IpAddr) -> Result<ConnectionPermit, Full> {
         let key = key(address);
         // Counted under the entry's lock, so that a client is not forgotten meanwhile.
         let client = {
-            let entry = self.each.entry(key).or_default();
+            let entry = self.0.each.entry(key).or_default();
             entry.connections.fetch_add(1, Ordering::AcqRel);
             entry.clone()
         };
+        let most = self.0.connections_per_client;
         let permit = ConnectionPermit {
-            clients: self.clone(),
+            all: self,
             key,
             client,
         };
         let open = permit.client.connections.load(Ordering::Acquire);
-        if open > self.connections_per_client && !key.is_loopback() {
+        if open > most && !key.is_loopback() {
             return Err(Full::Client);
         }
         Ok(permit)
@@ -86,16 +108,21 @@ impl ConnectionPermit {
     pub fn request(&self) -> Option<RequestPermit> {
         let under_way = self.client.requests.fetch_add(1, Ordering::AcqRel);
         let permit = RequestPermit(self.client.clone());
-        let allowed = under_way < self.clients.requests_per_client || self.key.is_loopback();
+        let allowed = under_way < self.all.0.requests_per_client || self.key.is_loopback();
         allowed.then_some(permit)
+    }
+}
+
+impl Drop for Nameless {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.clients.open.fetch_sub(1, Ordering::AcqRel);
         if self.client.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.clients.each.remove_if(&self.key, |_, client| {
+            self.all.0.each.remove_if(&self.key, |_, client| {
                 client.connections.load(Ordering::Acquire) == 0
             });
         }
@@ -133,6 +160,10 @@ mod tests {
         Arc::new(Clients::new(&limits))
     }
 
+    fn connect(clients: &Arc<Clients>, address: &str) -> Result<ConnectionPermit, Full> {
+        clients.connect()?.of(ip(address))
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
@@ -140,20 +171,20 @@ mod tests {
     #[test]
     fn bounds_hold_and_everything_is_given_back() {
         let clients = clients();
-        let one = clients.connect(ip("192.0.2.1")).expect("first");
-        let two = clients.connect(ip("::ffff:192.0.2.1")).expect("second");
+        let one = connect(&clients, "192.0.2.1").expect("first");
+        let two = connect(&clients, "::ffff:192.0.2.1").expect("second");
         assert_eq!(
-            clients.connect(ip("192.0.2.1")).expect_err("third"),
+            connect(&clients, "192.0.2.1").expect_err("third"),
             Full::Client
         );
-        let _three = clients.connect(ip("2001:db8::1")).expect("first");
-        let _four = clients.connect(ip("2001:db8::ffff:1")).expect("second");
+        let _three = connect(&clients, "2001:db8::1").expect("first");
+        let _four = connect(&clients, "2001:db8::ffff:1").expect("second");
         assert_eq!(
-            clients.connect(ip("127.0.0.1")).expect_err("fifth"),
+            connect(&clients, "127.0.0.1").expect_err("fifth"),
             Full::All
         );
         drop((one, two));
-        let one = clients.connect(ip("192.0.2.1")).expect("again");
+        let one = connect(&clients, "192.0.2.1").expect("again");
         let request = one.request().expect("one");
         assert!(one.request().is_none());
         drop(request);
@@ -167,7 +198,7 @@ mod tests {
     fn the_loopback_is_exempt() {
         let clients = clients();
         let held: Vec<_> = (0..4)
-            .map(|_| clients.connect(ip("::1")).expect("exempt"))
+            .map(|_| connect(&clients, "::1").expect("exempt"))
             .collect();
         let requests: Vec<_> = (0..9).map(|_| held[0].request().expect("exempt")).collect();
         drop(requests);

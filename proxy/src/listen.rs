@@ -19,19 +19,20 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::attempts::Attempts;
 use crate::config::{Config, Limits};
-use crate::connection::{Connection, Stream, buffered};
+use crate::connection::{Connection, Socket, Stream, buffered};
 use crate::gateway::Gateway;
 use crate::ledger::Ledger;
-use crate::limits::{Clients, ConnectionPermit, Full};
+use crate::limits::{Clients, ConnectionPermit, Nameless};
 use crate::lines::{self, Lines};
 use crate::logs::{Journal, OpenLog};
 use crate::session::{KeepKeys, Keys};
 use crate::tls::Tls;
-use crate::{Shared, admin, feed, hooks};
+use crate::{Shared, admin, feed, frames, hooks, sender};
 
 /// Connections that the kernel holds for a socket until a worker takes them.
 const BACKLOG: i32 = 1_024;
@@ -368,7 +369,7 @@ async fn work(
             worker.closed.notified().await;
         }
     };
-    let _ = tokio::time::timeout(worker.shared.config.limits.drain, drained).await;
+    let _ = timeout(worker.shared.config.limits.drain, drained).await;
 }
 
 fn http(shared: &Arc<Shared>) -> HttpProxy<Gateway> {
@@ -384,10 +385,13 @@ fn http(shared: &Arc<Shared>) -> HttpProxy<Gateway> {
     let mut http = HttpProxy::new(Gateway::new(shared.clone()), Arc::new(conf));
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(limits.keepalive);
+    // WebSockets over HTTP/2 begin with it; the gateway refuses it for everything else.
+    options.allow_connect_method_proxying = true;
     http.server_options = Some(options);
     let mut h2 = default_h2_options();
     h2.initial_window_size(H2_STREAM_WINDOW);
     h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
+    h2.enable_connect_protocol();
     http.h2_options = Some(h2);
     http.handle_init_modules();
     http
@@ -410,21 +414,29 @@ async fn accept(socket: TcpListener, scheme: Scheme, worker: Arc<Worker>) {
             }
         };
         shared.metrics.accepted.with_label_values(&[label]).inc();
-        let permit = match shared.clients.connect(client.ip()) {
-            Ok(permit) => permit,
+        let nameless = match shared.clients.connect() {
+            Ok(nameless) => nameless,
             Err(full) => {
-                let reason = match full {
-                    Full::All => "full",
-                    Full::Client => "client_full",
-                };
-                shared.metrics.dropped.with_label_values(&[reason]).inc();
+                shared.dropped(full.reason());
                 continue;
             }
         };
         let open = Open::new(worker.clone());
-        tokio::spawn(Box::pin(async move {
-            serve(stream, client, scheme, permit, &open.0).await;
-        }));
+        let sender = shared.config.senders.iter();
+        if sender.clone().any(|it| it.contains(client.ip())) {
+            tokio::spawn(Box::pin(async move {
+                serve_for(stream, client, scheme, nameless, &open.0).await;
+            }));
+            continue;
+        }
+        match nameless.of(client.ip()) {
+            Ok(permit) => {
+                tokio::spawn(Box::pin(async move {
+                    serve(buffered(stream), client, scheme, permit, &open.0).await;
+                }));
+            }
+            Err(full) => shared.dropped(full.reason()),
+        }
     }
 }
 
@@ -447,44 +459,73 @@ impl Drop for Open {
     }
 }
 
-async fn serve(
+/// Serve a client that a load balancer speaks for.
+async fn serve_for(
     socket: TcpStream,
+    sender: SocketAddr,
+    scheme: Scheme,
+    nameless: Nameless,
+    worker: &Worker,
+) {
+    let shared = &worker.shared;
+    let mut socket = buffered(socket);
+    let told = timeout(shared.config.limits.handshake, sender::read(&mut socket)).await;
+    let client = match told {
+        Ok(Ok(client)) => client.unwrap_or(sender),
+        Ok(Err(_)) => return shared.dropped("sender_malformed"),
+        Err(_) => return shared.dropped("sender_slow"),
+    };
+    match nameless.of(client.ip()) {
+        Ok(permit) => serve(socket, client, scheme, permit, worker).await,
+        Err(full) => shared.dropped(full.reason()),
+    }
+}
+
+async fn serve(
+    mut socket: Socket,
     client: SocketAddr,
     scheme: Scheme,
     permit: ConnectionPermit,
     worker: &Worker,
 ) {
-    if keep_alive(&socket).is_err() {
+    if keep_alive(socket.get_ref()).is_err() {
         return;
     }
-    let limits = &worker.shared.config.limits;
-    let socket = buffered(socket);
+    let shared = &worker.shared;
     let stream = match scheme {
         Scheme::Http => {
-            let connection = Connection::new(client, None, permit, limits);
-            Stream::plain(socket, Arc::new(connection))
+            let told = timeout(shared.config.limits.headers, frames::sniff(&mut socket)).await;
+            let (h2, taken) = match told {
+                Ok(Ok(told)) => told,
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    let expired = &shared.metrics.expired;
+                    return expired.with_label_values(&["headers"]).inc();
+                }
+            };
+            let connection = Connection::new(client, None, permit, h2, shared.clone());
+            Stream::plain(socket, taken, Arc::new(connection))
         }
         Scheme::Https => match worker.tls.accept(socket).await {
             Ok((stream, secured)) => {
-                let connection = Connection::new(client, Some(secured), permit, limits);
+                let h2 = secured.h2;
+                let connection = Connection::new(client, Some(secured), permit, h2, shared.clone());
                 Stream::tls(stream, Arc::new(connection))
             }
-            Err(fault) => {
-                let reason = format!("handshake_{}", fault.reason());
-                worker
-                    .shared
-                    .metrics
-                    .dropped
-                    .with_label_values(&[&reason])
-                    .inc();
-                return;
-            }
+            Err(fault) => return shared.dropped(&format!("handshake_{}", fault.reason())),
         },
     };
     worker
         .http
         .process_new(Box::new(stream), &worker.stopped)
         .await;
+}
+
+impl Shared {
+    /// Count a connection that was closed unserved.
+    fn dropped(&self, reason: &str) {
+        self.metrics.dropped.with_label_values(&[reason]).inc();
+    }
 }
 
 fn keep_alive(socket: &TcpStream) -> io::Result<()> {

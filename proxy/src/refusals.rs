@@ -407,6 +407,7 @@ mod tests {
             links: None,
             hooks: None,
             address: None,
+            embedding: Default::default(),
         })
     }
 

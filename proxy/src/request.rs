@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
@@ -33,6 +33,14 @@ pub fn check_wire(session: &Session) -> Result<(), &'static str> {
         before = byte;
     }
     let request = session.req_header();
+    // Equal ones might be read as one, but nobody sends them by accident.
+    let mut lengths = request.headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let plain = length.as_bytes().iter().all(u8::is_ascii_digit);
+        if lengths.next().is_some() || !plain || length.is_empty() {
+            return Err("its length is not one number");
+        }
+    }
     let mut codings = request.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -99,16 +107,57 @@ pub fn authority(session: &mut Session) -> Result<String, &'static str> {
     Ok(named)
 }
 
-/// Whether it asks to become a WebSocket (RFC 6455, section 4.1). Nothing else is exempt from the
-/// time that a body may take.
-pub fn is_websocket(session: &mut Session) -> bool {
+/// The protocol that it asks to go on with (RFC 9110, section 7.8): a WebSocket, or whatever else
+/// a server in a container speaks. Another version of HTTP is none: its requests would pass by
+/// what is decided about each. Nothing else is exempt from the time that a body may take.
+pub fn upgrade(session: &mut Session) -> Option<HeaderValue> {
     if !session.is_upgrade_req() || !session.is_body_empty() {
-        return false;
+        return None;
     }
     let request = session.req_header();
-    let upgrade = request.headers.get(header::UPGRADE);
-    request.method == Method::GET
-        && upgrade.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    let mut asked = request.headers.get_all(header::UPGRADE).iter();
+    let (Some(protocol), None) = (asked.next(), asked.next()) else {
+        return None;
+    };
+    let mut names = protocol.as_bytes().split(|&byte| byte == b',').map(|name| {
+        let name = name.trim_ascii();
+        name.split(|&byte| byte == b'/').next().unwrap_or_default()
+    });
+    let is_http = |name: &[u8]| {
+        [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"]
+            .iter()
+            .any(|http| name.eq_ignore_ascii_case(http))
+    };
+    (!names.any(is_http)).then(|| protocol.clone())
+}
+
+/// Whether it opens a WebSocket over HTTP/2 (RFC 8441).
+pub fn is_websocket(request: &RequestHeader) -> bool {
+    request.method == Method::CONNECT
+        && request
+            .extensions
+            .get::<h2::ext::Protocol>()
+            .is_some_and(|protocol| protocol.as_str() == "websocket")
+}
+
+/// Whether only HTTP/2 can carry it on: a WebSocket over it, or a call of gRPC, whose status comes
+/// in trailers. (The variant of gRPC for browsers has them in the body.)
+pub fn is_stream(session: &Session) -> bool {
+    let request = session.req_header();
+    let kind = request.headers.get(header::CONTENT_TYPE);
+    let grpc = kind
+        .and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+    session.is_http2() && (grpc || is_websocket(request))
+}
+
+/// Whether a browser asks if a page of another origin may send a request (Fetch, section 3.2.5).
+pub fn is_preflight(request: &RequestHeader) -> bool {
+    request.method == Method::OPTIONS
+        && request.headers.contains_key(header::ORIGIN)
+        && request
+            .headers
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// The length that its body is said to have.

@@ -194,6 +194,7 @@ mod tests {
             links: None,
             hooks: None,
             address: None,
+            embedding: Default::default(),
         };
         table.apply(Update {
             generation: 1,

@@ -16,8 +16,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
 use pingora::connectors::L4Connect;
 use pingora::http::ResponseHeader;
+use pingora::protocols::ALPN;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
@@ -28,10 +30,11 @@ use pingora::{Error, ErrorType};
 use routes::Id;
 use routes::table::{KIT_SOCKET, Place};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::config::Limits;
+use crate::connection::Gate;
 use crate::lines::{Line, Lines};
 use crate::resolve::Destination;
 
@@ -130,8 +133,8 @@ enum Target {
 #[derive(Debug)]
 struct Connector {
     target: Target,
-    /// For a request that may become a WebSocket: see [`Patient`].
-    patient: bool,
+    /// Of the client, for a request that may become a tunnel: see [`Patient`].
+    gate: Option<Arc<Gate>>,
 }
 
 #[async_trait]
@@ -151,10 +154,12 @@ impl L4Connect for Connector {
             }
             Target::Control(path) => (connect(path.clone()).await?, None),
         };
-        let mut stream = if self.patient {
+        let mut stream = if let Some(gate) = &self.gate {
             let patient = Patient {
-                stream,
+                stream: Some(stream),
                 waited: false,
+                kept: BytesMut::new(),
+                gate: gate.clone(),
             };
             Stream::from(VirtualSocketStream::new(Box::new(patient)))
         } else {
@@ -188,13 +193,70 @@ async fn connect(path: impl AsRef<std::path::Path>) -> Result<UnixStream, NoConn
     }
 }
 
-/// A stream that lets others run once before its first read. Pingora, where it reads the answer
-/// to an upgrade at once, may close the tunnel that has just been made
-/// (cloudflare/pingora#946). It is never reused.
+/// The kit's end of what may become a tunnel; it is never reused.
+///
+/// Pingora, where it reads the answer to an upgrade at once, may close the tunnel that has just
+/// been made (cloudflare/pingora#946): so others run once before the first read. And while it waits
+/// to write to a kit it reads nothing from it: a kit that waits to write, too, would wait for ever.
+/// So what the kit does not take is kept here, and the client is not read from meanwhile
+/// ([`Gate`]): it is as much as Pingora has under way, and no more.
 #[derive(Debug)]
 struct Patient {
-    stream: UnixStream,
+    stream: Option<UnixStream>,
     waited: bool,
+    kept: BytesMut,
+    gate: Arc<Gate>,
+}
+
+/// Kept for a kit at most: a little more than what Pingora may have under way.
+const KEPT_BYTES: usize = 1 << 20;
+/// For a kit to take what is left of a tunnel that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+impl Patient {
+    fn socket(&mut self) -> Pin<&mut UnixStream> {
+        Pin::new(
+            self.stream
+                .as_mut()
+                .expect("it is there until it is dropped"),
+        )
+    }
+
+    /// Pass on what is kept, as far as it is taken.
+    fn drive(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while !self.kept.is_empty() {
+            let stream = self
+                .stream
+                .as_mut()
+                .expect("it is there until it is dropped");
+            match Pin::new(stream).poll_write(cx, &self.kept) {
+                Poll::Ready(written) => self.kept.advance(written?),
+                Poll::Pending => break,
+            }
+        }
+        self.gate.holds(self.kept.len());
+        if self.kept.is_empty() {
+            // An idle tunnel holds no buffer.
+            self.kept = BytesMut::new();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        self.gate.holds(0);
+        let kept = std::mem::take(&mut self.kept);
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (false, Some(mut stream), Ok(runtime)) =
+            (kept.is_empty(), self.stream.take(), runtime)
+        {
+            runtime.spawn(async move {
+                // A kit that has gone misses nothing.
+                let _ = tokio::time::timeout(LAST_WORDS, stream.write_all(&kept)).await;
+            });
+        }
+    }
 }
 
 impl AsyncRead for Patient {
@@ -208,7 +270,8 @@ impl AsyncRead for Patient {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        self.drive(cx)?;
+        self.socket().poll_read(cx, buf)
     }
 }
 
@@ -218,13 +281,31 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.drive(cx)?;
+        if self.kept.is_empty()
+            && let Poll::Ready(written) = self.socket().poll_write(cx, buf)
+        {
+            return Poll::Ready(written);
+        }
+        let room = KEPT_BYTES.saturating_sub(self.kept.len()).min(buf.len());
+        if room == 0 && !buf.is_empty() {
+            return Poll::Pending;
+        }
+        self.kept.extend_from_slice(&buf[..room]);
+        let kept = self.kept.len();
+        self.gate.holds(kept);
+        Poll::Ready(Ok(room))
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.drive(cx)?;
+        Poll::Ready(Ok(()))
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.drive(cx)?;
+        if !self.kept.is_empty() {
+            return Poll::Pending;
+        }
+        self.socket().poll_shutdown(cx)
     }
 }
 
@@ -238,11 +319,27 @@ impl VirtualSocket for Patient {
 /// be reused for, the group key says alone.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1);
 
-/// The peer for a destination; `upgrade` for a request that may become a WebSocket, `gated` for
-/// one that was judged by rules.
+/// How a request goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Manner {
+    /// Over HTTP/1.1.
+    Plain,
+    /// Over HTTP/1.1, to leave it.
+    Upgrade,
+    /// Over HTTP/2: it ends with trailers, or is itself a stream in both directions.
+    Streams,
+}
+
+/// Streams of one HTTP/2 connection to a kit. Each may hold a window full of what its reader does
+/// not take, and the connection has room for all of them: a slow reader holds up itself alone.
+const H2_STREAMS: usize = 16;
+const H2_WINDOW: u32 = 128 << 10;
+
+/// The peer for a destination; `gated` for a request that was judged by rules.
 pub fn peer(
     destination: &Destination,
-    upgrade: bool,
+    manner: Manner,
+    gate: Option<Arc<Gate>>,
     gated: bool,
     lines: &Arc<Lines>,
     control: &std::path::Path,
@@ -257,26 +354,32 @@ pub fn peer(
         Destination::Control { .. } => Target::Control(control.to_owned()),
     };
     let mut peer = HttpPeer::new(NOWHERE, false, String::new());
-    peer.group_key = group(destination, upgrade, gated);
+    peer.group_key = group(destination, manner, gated);
     let options = &mut peer.options;
     options.custom_l4 = Some(Arc::new(Connector {
         target,
-        patient: upgrade,
+        gate: gate.filter(|_| manner == Manner::Upgrade),
     }));
     options.connection_timeout = Some(limits.connect);
     options.total_connection_timeout = Some(limits.connect);
-    options.read_timeout = Some(if upgrade {
-        limits.tunnel
-    } else {
-        limits.upstream
+    options.read_timeout = Some(match manner {
+        Manner::Plain => limits.upstream,
+        Manner::Upgrade | Manner::Streams => limits.tunnel,
     });
+    if manner == Manner::Streams {
+        options.alpn = ALPN::H2;
+        // What may have to be cut off has a connection to itself.
+        options.max_h2_streams = if gated { 1 } else { H2_STREAMS };
+        options.h2_stream_window_size = Some(H2_WINDOW);
+        options.h2_connection_window_size = Some(H2_WINDOW * H2_STREAMS as u32);
+    }
     options.write_timeout = Some(limits.send);
     options.idle_timeout = Some(limits.pool);
     Box::new(peer)
 }
 
 /// Equal for requests that may share a connection: the same start of the same container.
-fn group(destination: &Destination, upgrade: bool, gated: bool) -> u64 {
+fn group(destination: &Destination, manner: Manner, gated: bool) -> u64 {
     let who: Option<(Id, u64)> = match destination {
         Destination::Kit { place, .. } => Some((place.container, place.incarnation)),
         Destination::Control { .. } => None,
@@ -284,6 +387,6 @@ fn group(destination: &Destination, upgrade: bool, gated: bool) -> u64 {
     let mut hasher = DefaultHasher::new();
     who.map(|(container, incarnation)| (container.0, incarnation))
         .hash(&mut hasher);
-    (upgrade, gated).hash(&mut hasher);
+    (manner, gated).hash(&mut hasher);
     hasher.finish()
 }

@@ -17,7 +17,7 @@ use tokio::net::UnixListener;
 use tower::{Service, ServiceExt};
 
 use crate::services::{self, SERVICES, Started};
-use crate::{Settings, ports};
+use crate::{Settings, ports, websocket};
 
 /// The kit of one container. Cheap to clone.
 #[derive(Clone)]
@@ -72,7 +72,16 @@ impl Kit {
     }
 
     /// Answer one request.
-    pub async fn answer(&self, request: Request) -> Response {
+    pub async fn answer(&self, mut request: Request) -> Response {
+        let over_http2 = websocket::translate(&mut request);
+        let mut response = self.dispatch(request).await;
+        if over_http2 {
+            websocket::translate_back(&mut response);
+        }
+        response
+    }
+
+    async fn dispatch(&self, request: Request) -> Response {
         let _waiting = Waiting::new(&self.inner.waiting);
         let named = request
             .headers()

@@ -4,7 +4,7 @@
 //! in [`services`], which is the list of all services there are, and starts it on its first call.
 //!
 //! Read in this order: [`services`], [`dispatch`], [`pages`] (the web pages), [`ports`] (any
-//! other server in the container), [`loopback`] (the container's own use of its URLs),
+//! other server in the container), [`websocket`] (WebSockets over HTTP/2), [`loopback`] (the container's own use of its URLs),
 //! [`trust`] (the private CA), [`surroundings`] (the host's proxy settings), [`upgrade`] (making way
 //! for a newer kit).
 //!
@@ -19,6 +19,7 @@ pub mod settings;
 pub mod surroundings;
 pub mod trust;
 pub mod upgrade;
+pub mod websocket;
 
 pub use dispatch::Kit;
 pub use settings::Settings;

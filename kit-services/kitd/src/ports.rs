@@ -2,7 +2,8 @@
 //!
 //! The proxy cannot reach a server that listens on the container's loopback; the kit can. It
 //! speaks HTTP/1.1 to the server, with TLS for `https`, whose certificate is not checked: it is
-//! the container talking to itself.
+//! the container talking to itself. A gRPC call comes over HTTP/2 and goes on over HTTP/2, by
+//! prior knowledge or, with TLS, by ALPN: its status is in trailers.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
@@ -11,9 +12,10 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use http::uri::{self, Authority};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kit::call::edge;
 use kit::{Fault, Wire};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -84,17 +86,26 @@ impl Ports {
             )
             .code("PORT_CLOSED")
         })?;
+        let grpc = is_grpc(&request);
         match scheme {
+            Scheme::Http if grpc => call(stream, port, scheme, request).await,
             Scheme::Http => exchange(stream, port, request).await,
             Scheme::Https => {
                 let name = ServerName::try_from("localhost").expect("a valid name");
-                let connector = tokio_rustls::TlsConnector::from(self.tls());
+                let mut config = self.tls();
+                if grpc {
+                    Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
+                }
+                let connector = tokio_rustls::TlsConnector::from(config);
                 let stream = connector.connect(name, stream).await.map_err(|error| {
                     Fault::new(
                         StatusCode::BAD_GATEWAY,
                         format!("port {port} does not speak TLS: {error}"),
                     )
                 })?;
+                if grpc {
+                    return call(stream, port, scheme, request).await;
+                }
                 exchange(stream, port, request).await
             }
         }
@@ -128,18 +139,62 @@ async fn connect(port: u16) -> std::io::Result<TcpStream> {
     }
 }
 
+fn broke_off(port: u16, error: &hyper::Error) -> Fault {
+    Fault::new(
+        StatusCode::BAD_GATEWAY,
+        format!("the server on port {port} broke off: {error}"),
+    )
+    .code("PORT_FAILED")
+}
+
+/// Whether it is a call of gRPC. Its variant for browsers has trailers of its own, in the body.
+fn is_grpc(request: &Request) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let kind = request.headers().get(CONTENT_TYPE);
+    request.version() == Version::HTTP_2
+        && kind
+            .and_then(|kind| kind.as_bytes().strip_prefix(GRPC))
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Pass a call of gRPC on, body and trailers as they come.
+async fn call(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    port: u16,
+    scheme: Scheme,
+    mut request: Request,
+) -> Result<Response, Fault> {
+    let failed = |error| broke_off(port, &error);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(failed)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, port, "the server on port {port} broke off");
+        }
+    });
+    address(&mut request);
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers_mut().remove(HOST);
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    uri.scheme = Some(match scheme {
+        Scheme::Http => uri::Scheme::HTTP,
+        Scheme::Https => uri::Scheme::HTTPS,
+    });
+    uri.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    *request.uri_mut() =
+        Uri::from_parts(uri).map_err(|_| Fault::bad_request("the request names no host"))?;
+    let response = sender.send_request(request).await.map_err(failed)?;
+    Ok(response.map(Body::new).into_response())
+}
+
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     port: u16,
     mut request: Request,
 ) -> Result<Response, Fault> {
-    let failed = |error: hyper::Error| {
-        Fault::new(
-            StatusCode::BAD_GATEWAY,
-            format!("the server on port {port} broke off: {error}"),
-        )
-        .code("PORT_FAILED")
-    };
+    let failed = |error| broke_off(port, &error);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;

@@ -58,6 +58,77 @@ pub struct Place {
     /// Where its own requests come from: what tells it apart at the name `localhost`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// Who may embed what it serves.
+    #[serde(default)]
+    pub embedding: Embedding,
+}
+
+/// Who may embed what a container serves, in pages of other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Embedding {
+    /// Whether other hosts may at all. Where not, every answer says so to the browser
+    /// (`Cross-Origin-Resource-Policy`, `Cross-Origin-Opener-Policy`, `frame-ancestors 'self'`).
+    pub allowed: bool,
+    /// The sources that may frame its pages, as `frame-ancestors` has them (CSP Level 3, section
+    /// 6.4.2): `'self'`, `'none'`, `https:`, `https://app.example`, `https://*.example:8443`.
+    /// None leaves it to what the container itself says; what is no source is passed over.
+    pub frame_ancestors: Option<Vec<String>>,
+}
+
+impl Default for Embedding {
+    fn default() -> Self {
+        Embedding {
+            allowed: true,
+            frame_ancestors: None,
+        }
+    }
+}
+
+impl Embedding {
+    /// Whether this is one source that may be listed in [`Embedding::frame_ancestors`].
+    pub fn is_source(text: &str) -> bool {
+        const LONGEST: usize = 300; // a scheme, a host of 253 letters and a port
+        let letters = |text: &str, more: &[u8]| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+        };
+        if matches!(text, "'self'" | "'none'" | "*") {
+            return true;
+        }
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (scheme, rest),
+            None => match text.strip_suffix(':') {
+                Some(scheme) => (scheme, "x"),
+                None => ("https", text),
+            },
+        };
+        let (host, port) = match rest.split_once(':') {
+            Some((host, port)) => (host, port),
+            None => (rest, "*"),
+        };
+        let host = host.strip_prefix("*.").unwrap_or(host);
+        text.len() <= LONGEST
+            && letters(scheme, b"+-.")
+            && letters(host, b"-.")
+            && (port == "*" || port.parse::<u16>().is_ok())
+    }
+
+    /// The value of `frame-ancestors`, if its owner has set one.
+    pub fn ancestors(&self) -> Option<String> {
+        let listed = self.frame_ancestors.as_ref()?;
+        let sources: Vec<&str> = listed
+            .iter()
+            .map(String::as_str)
+            .filter(|source| Embedding::is_source(source))
+            .collect();
+        Some(match sources.is_empty() {
+            true => "'none'".to_owned(),
+            false => sources.join(" "),
+        })
+    }
 }
 
 /// A range of host user ids: `base..base + count`.
@@ -252,6 +323,7 @@ mod tests {
             links: None,
             hooks: None,
             address: None,
+            embedding: Embedding::default(),
         }
     }
 
@@ -401,6 +473,56 @@ mod tests {
         let line = format!(r#"{{"generation":3,"replace":[{place}]}}"#);
         let line: Update = serde_json::from_str(&line).expect("a line");
         assert!(line.change.replaces());
+    }
+
+    #[test]
+    fn a_place_without_word_on_embedding_allows_it() {
+        let mut whole = serde_json::to_value(place(1, 9, State::Running)).expect("JSON");
+        whole
+            .as_object_mut()
+            .expect("an object")
+            .remove("embedding");
+        let old: Place = serde_json::from_value(whole).expect("a place");
+        assert_eq!(old.embedding, Embedding::default());
+        assert!(old.embedding.allowed && old.embedding.ancestors().is_none());
+    }
+
+    #[test]
+    fn sources_of_frames_are_told_from_other_words() {
+        for good in [
+            "'self'",
+            "'none'",
+            "*",
+            "https:",
+            "https://app.example",
+            "https://*.example:8443",
+            "app.example",
+            "app.example:*",
+            "vscode-webview://id",
+        ] {
+            assert!(Embedding::is_source(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a b",
+            "a; script-src *",
+            "a, b",
+            "'unsafe-inline'",
+            "https://a/path",
+            "https://a:99999",
+            "a\r\nx: y",
+            "ä.example",
+        ] {
+            assert!(!Embedding::is_source(bad), "{bad}");
+        }
+        let embedding = |sources: &[&str]| Embedding {
+            allowed: true,
+            frame_ancestors: Some(sources.iter().map(|it| (*it).to_owned()).collect()),
+        };
+        let value = embedding(&["'self'", "a; b", "https://a.example"]).ancestors();
+        assert_eq!(value.as_deref(), Some("'self' https://a.example"));
+        assert_eq!(embedding(&[]).ancestors().as_deref(), Some("'none'"));
+        assert_eq!(embedding(&["a;"]).ancestors().as_deref(), Some("'none'"));
     }
 
     #[test]

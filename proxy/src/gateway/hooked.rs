@@ -7,8 +7,8 @@ use pingora::proxy::Session;
 use routes::hook::{Asked, Hook, OnError};
 
 use super::{Gateway, Visit, disguise, edge};
-use crate::cookies;
 use crate::hooks::{self, Rewrite, Told, Verdict};
+use crate::isolation;
 use crate::refusals::Refusal;
 use crate::resolve::Destination;
 
@@ -56,7 +56,7 @@ impl Gateway {
             client: connection.map(|it| it.client.ip().to_canonical().to_string()),
             group: group.filter(|group| !group.is_empty()),
             user: identity.as_ref().and_then(|it| it.user.as_deref()),
-            upgrade: visit.upgrade,
+            upgrade: visit.upgrade.is_some(),
         };
         let said = hooks::ask(&self.shared.asking, &place, hook, &told).await;
         let outcome = match &said {
@@ -115,15 +115,10 @@ async fn answer(
     body: Bytes,
 ) -> pingora::Result<()> {
     let mut head = ResponseHeader::build(status, Some(headers.len() + 1))?;
-    let kept = cookies::confined(&headers);
     for (name, value) in &headers {
-        if kept.is_none() || name != header::SET_COOKIE {
-            head.append_header(name.clone(), value.clone())?;
-        }
+        head.append_header(name.clone(), value.clone())?;
     }
-    for cookie in kept.into_iter().flatten() {
-        head.append_header(header::SET_COOKIE, cookie)?;
-    }
+    isolation::confine(&mut head)?;
     // RFC 9110, sections 15.3.5 and 15.4.5: these have no body.
     let bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if !bare {

@@ -20,7 +20,7 @@ fn saying(said: &str) -> Hook {
         script: Script {
             subdomain: None,
             index: 1,
-            path: format!("/say?{said}"),
+            path: format!("/hook?{said}"),
         },
         timeout: 30_000,
         groups: Vec::new(),

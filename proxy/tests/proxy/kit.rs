@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio_tungstenite::WebSocketStream;
@@ -34,7 +35,7 @@ pub struct Seen {
     pub gate: Notify,
     /// A request's connection was closed before its answer was over.
     pub abandoned: AtomicUsize,
-    /// What `/say` was told, by which hook.
+    /// What `/hook` was told, by which hook.
     pub told: Mutex<Vec<(String, serde_json::Value)>>,
 }
 
@@ -72,9 +73,12 @@ impl Kit {
                 let shared = shared.clone();
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(request, shared.clone()));
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .with_upgrades()
+                    let mut builder = hyper_util::server::conn::auto::Builder::new(
+                        hyper_util::rt::TokioExecutor::new(),
+                    );
+                    builder.http2().enable_connect_protocol();
+                    let _ = builder
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
                         .await;
                 });
             }
@@ -154,7 +158,7 @@ async fn answer(
             unreachable!()
         }
         // A hook's script: it answers with its own query.
-        "/say" => {
+        "/hook" => {
             let text = |name: &str| request.headers().get(name).and_then(|it| it.to_str().ok());
             let words = ["service", "index", "subdomain"].map(|name| {
                 let name = format!("x-hoody-edge-{name}");
@@ -169,6 +173,84 @@ async fn answer(
             Response::new(full(said))
         }
         "/ws" => websocket(request),
+        // Switches, and counts what comes once it is told to.
+        "/listen" => {
+            tokio::spawn(async move {
+                let upgraded = hyper::upgrade::on(&mut request).await.expect("upgraded");
+                let mut stream = TokioIo::new(upgraded);
+                while !seen.read_uploads.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                let mut bytes = [0; 16 << 10];
+                while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+                    seen.received.fetch_add(read as u64, Ordering::SeqCst);
+                }
+            });
+            Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .body(full(""))
+                .expect("a response")
+        }
+        // Switches, and echoes bytes.
+        "/raw" => {
+            let over_http2 = request.method() == http::Method::CONNECT;
+            tokio::spawn(async move {
+                let upgraded = hyper::upgrade::on(&mut request).await.expect("upgraded");
+                let mut stream = TokioIo::new(upgraded);
+                let mut bytes = [0; 16 << 10];
+                // One at a time, as many servers do it: what it writes must go before it reads on.
+                while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+                    if &bytes[..read] == b"leave" || stream.write_all(&bytes[..read]).await.is_err()
+                    {
+                        break;
+                    }
+                    let _ = stream.flush().await;
+                }
+            });
+            let mut response = Response::new(full(""));
+            if !over_http2 {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                let headers = response.headers_mut();
+                headers.insert("connection", http::HeaderValue::from_static("upgrade"));
+                headers.insert("upgrade", http::HeaderValue::from_static("websocket"));
+            }
+            response
+        }
+        // Echoes what comes, and ends with trailers.
+        "/echo.Echo/Say" => {
+            let body = request.into_body();
+            let echo = stream::unfold(Some(body), |body| async {
+                let mut body = body?;
+                match body.frame().await {
+                    Some(Ok(frame)) => Some((Ok::<_, Infallible>(frame), Some(body))),
+                    Some(Err(_)) => None,
+                    None => {
+                        let mut trailers = http::HeaderMap::new();
+                        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                        Some((Ok(Frame::trailers(trailers)), None))
+                    }
+                }
+            });
+            Response::builder()
+                .header("content-type", "application/grpc")
+                .body(BodyExt::boxed(StreamBody::new(echo)))
+                .expect("a response")
+        }
+        // Answers with the headers that it is asked for.
+        "/say" => {
+            let mut response = Response::new(full("said"));
+            for line in request.headers().get_all("x-say") {
+                let line = line.to_str().expect("text");
+                let (name, value) = line.split_once(": ").expect("a name and a value");
+                let name: http::HeaderName = name.parse().expect("a name");
+                response
+                    .headers_mut()
+                    .append(name, value.parse().expect("a value"));
+            }
+            response
+        }
         "/status" => Response::builder()
             .status(StatusCode::IM_A_TEAPOT)
             .header("x-mine", "kept")
@@ -199,12 +281,9 @@ async fn answer(
 }
 
 fn websocket(mut request: Request<Incoming>) -> Response<Body> {
-    let key = request
-        .headers()
-        .get("sec-websocket-key")
-        .expect("a key")
-        .clone();
-    let accept = derive_accept_key(key.as_bytes());
+    let key = request.headers().get("sec-websocket-key").cloned();
+    let over_http2 = request.method() == http::Method::CONNECT;
+    let accept = key.map(|key| derive_accept_key(key.as_bytes()));
     tokio::spawn(async move {
         let upgraded = hyper::upgrade::on(&mut request).await.expect("upgraded");
         let socket =
@@ -218,11 +297,14 @@ fn websocket(mut request: Request<Incoming>) -> Response<Body> {
             }
         }
     });
+    if over_http2 {
+        return Response::new(full(""));
+    }
     Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header("connection", "upgrade")
         .header("upgrade", "websocket")
-        .header("sec-websocket-accept", accept)
+        .header("sec-websocket-accept", accept.expect("a key"))
         .body(full(""))
         .expect("a response")
 }

@@ -2,15 +2,24 @@
 
 mod aliases;
 mod attacks;
+mod conformance;
 mod feed;
+mod floods;
+mod frames;
 mod gates;
 mod hooks;
 mod hosts;
+mod isolation;
 mod kit;
 mod limits;
 mod links;
+mod protocols;
+mod recorder;
 mod refusals;
 mod requests;
 mod rig;
 mod signin;
+mod smuggling;
 mod streams;
+mod traps;
+mod websockets;

@@ -141,6 +141,7 @@ impl Rig {
             links: None,
             hooks: None,
             address: None,
+            embedding: Default::default(),
         };
         self.upsert(&place).await;
         Container {
@@ -174,6 +175,16 @@ impl Rig {
         sni: &str,
         alpn: &[&[u8]],
     ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        self.tls_after(b"", sni, alpn).await
+    }
+
+    /// A TLS connection on which something else is written first.
+    pub async fn tls_after(
+        &self,
+        first: &[u8],
+        sni: &str,
+        alpn: &[&[u8]],
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certs.root.clone()).expect("a root");
         let ring = Arc::new(rustls::crypto::ring::default_provider());
@@ -183,7 +194,8 @@ impl Rig {
             .with_root_certificates(roots)
             .with_no_client_auth();
         client.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        let socket = TcpStream::connect(self.https).await?;
+        let mut socket = TcpStream::connect(self.https).await?;
+        socket.write_all(first).await?;
         let name = ServerName::try_from(sni.to_owned()).expect("a name");
         tokio_rustls::TlsConnector::from(Arc::new(client))
             .connect(name, socket)
@@ -222,6 +234,18 @@ impl Rig {
     pub async fn ask(&self, request: http::request::Builder) -> Heard {
         let request = request.body(Full::new(Bytes::new())).expect("a request");
         Heard::from(self.send(request).await).await
+    }
+
+    /// One request over TLS, HTTP/1.1.
+    pub async fn secured(&self, host: &str, path: &str) -> Heard {
+        let stream = self.tls(host, &[b"http/1.1"]).await.expect("a connection");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("a connection");
+        tokio::spawn(connection);
+        let ask = Request::get(path).header("host", host);
+        let ask = ask.body(Full::new(Bytes::new())).expect("a request");
+        Heard::from(sender.send_request(ask).await.expect("an answer")).await
     }
 
     /// Write these bytes and read until the connection ends.
@@ -383,6 +407,8 @@ impl Certs {
             API.to_owned(),
             format!("*.{API}"),
             format!("*.{NODE}.containers.hoody.localhost"),
+            "*.hoody.example".to_owned(),
+            format!("*.{NODE}.containers.hoody.example"),
         ];
         let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
         let root = made.cert.der().clone();
@@ -397,9 +423,9 @@ impl Certs {
 
 impl ResolvesServerCert for Certs {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let known = hello
-            .server_name()
-            .is_some_and(|name| name.ends_with("hoody.localhost"));
+        let known = hello.server_name().is_some_and(|name| {
+            name.ends_with("hoody.localhost") || name.ends_with("hoody.example")
+        });
         known.then(|| self.key.clone())
     }
 }
