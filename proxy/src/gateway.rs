@@ -576,8 +576,8 @@ impl Gateway {
                 target: "/".to_owned(),
                 visitor,
             }),
-            Outcome::Pass(pass) => {
-                visit.pass = Some(pass);
+            Outcome::Pass(passed) => {
+                visit.pass = Some(Box::new(passed.go_on(visitor, rules)));
                 Ok(())
             }
             Outcome::Exchange { session, without } => {
