@@ -164,7 +164,7 @@ mod tests {
     use http::HeaderMap;
     use routes::Zone;
     use routes::access::{Policy, Rule};
-    use routes::table::{Change, Owners, Place, State, Update};
+    use routes::table::{Change, Place, Update};
 
     use super::*;
     use crate::gates::{Outcome, Visitor, judge};
@@ -173,18 +173,17 @@ mod tests {
     const NOW: u64 = 1_800_000_000_000;
 
     fn place(access: Option<Policy>) -> Place {
-        Place {
-            container: Id([1; 12]),
-            project: Id([2; 12]),
-            name: "web".into(),
-            state: State::Running,
-            incarnation: 1,
-            directory: "/run/c".into(),
-            owners: Owners { base: 0, count: 0 },
-            access: access.map(Arc::new),
-            links: None,
-            hooks: None,
-        }
+        let place = serde_json::json!({
+            "container": Id([1; 12]),
+            "project": Id([2; 12]),
+            "name": "web",
+            "state": "running",
+            "incarnation": 1,
+            "directory": "/run/c",
+            "owners": { "base": 0, "count": 0 },
+            "access": access,
+        });
+        serde_json::from_value(place).expect("a place")
     }
 
     fn table(place: Option<Place>) -> Table {
