@@ -321,7 +321,7 @@ impl ProxyHttp for Gateway {
         if let Some(pass) = &visit.pass
             && let Some(line) = digest.and_then(upstream::line)
         {
-            line.carry(Some(pass.exchange.clone()));
+            line.carry(pass.exchange.clone());
             visit.line = Some(line.clone());
         }
         Ok(())
@@ -494,8 +494,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, visit: &mut Visit) {
-        if let Some(line) = &visit.line {
-            line.carry(None);
+        if let (Some(line), Some(pass)) = (&visit.line, &visit.pass) {
+            line.leave(&pass.exchange);
         }
         if visit.is_cut() {
             self.shared.metrics.cut.inc();
@@ -633,8 +633,8 @@ impl Gateway {
                 target: "/".to_owned(),
                 visitor,
             }),
-            Outcome::Pass(pass) => {
-                visit.pass = Some(pass);
+            Outcome::Pass(passed) => {
+                visit.pass = Some(Box::new(passed.go_on(visitor, rules)));
                 Ok(())
             }
             Outcome::Exchange { session, without } => {
@@ -1063,7 +1063,9 @@ fn millis(duration: Duration) -> f64 {
 impl Visit {
     /// Whether what it was doing was ended because the rules have changed.
     fn is_cut(&self) -> bool {
-        self.line.as_ref().is_some_and(|line| line.is_cut())
+        self.pass
+            .as_ref()
+            .is_some_and(|pass| pass.exchange.is_cut())
     }
 }
 
