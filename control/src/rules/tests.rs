@@ -14,7 +14,7 @@ fn read(groups: Value, permissions: Value) -> Result<Rules, Wrong> {
 }
 
 fn password() -> Value {
-    json!({ "type": "password", "username": "ann", "password": "secret", "salt": "pepper" })
+    json!({ "type": "password", "username": "ann", "password": "hunter2", "salt": "pepper" })
 }
 
 const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
@@ -30,7 +30,7 @@ fn a_document_is_read_kept_and_shown_without_its_secrets() {
             password(),
             { "all": [
                 { "type": "ip", "range": "192.0.2.0/24, 2001:db8::/32" },
-                { "type": "token", "header": "X-Api-Key", "value": "key" },
+                { "type": "token", "header": "X-Api-Key", "value": "xyzzy" },
             ] },
         ],
         "guests": { "type": "jwt", "secret": "shared", "algorithm": "HS256",
@@ -47,11 +47,8 @@ fn a_document_is_read_kept_and_shown_without_its_secrets() {
 
     let shown = Value::from(rules.shown_groups());
     let text = shown.to_string();
-    for secret in ["secret\"", "\"key\"", "shared"] {
-        assert!(
-            !text.replace("\"secret\":", "").contains(secret),
-            "{secret} in {text}"
-        );
+    for secret in ["hunter2", "xyzzy", "shared"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
     }
     assert_eq!(shown["staff"][0]["password"], REDACTED);
     assert_eq!(
@@ -65,7 +62,7 @@ fn a_document_is_read_kept_and_shown_without_its_secrets() {
 
     let kept = serde_json::to_string(&rules).unwrap();
     assert!(
-        !kept.contains("secret\"") && !kept.contains("\"key\""),
+        !kept.contains("hunter2") && !kept.contains("xyzzy"),
         "{kept}"
     );
     assert_eq!(serde_json::from_str::<Rules>(&kept).unwrap(), rules);
