@@ -82,7 +82,7 @@ check:
 	$(call step,unit and in-process tests)
 	@rm -rf '$(TARGET)/debug/contract-called'
 	@cargo nextest run --workspace --locked
-	@cargo nextest run -p tests --test census --locked --no-capture
+	@cargo nextest run --workspace --test census --locked --no-capture
 
 # Fuzz targets, each for some seconds.
 fuzz:
@@ -93,6 +93,7 @@ fuzz:
 pages:
 	$(call step,the pages in Chromium)
 	@cd $(UI) && npm run --silent check && npm run --silent test && npm run --silent e2e
+	@cargo nextest run -p proxy --locked --run-ignored only -E 'test(with_a_browser)'
 
 # Stories on real containers, on a node of their own.
 e2e:

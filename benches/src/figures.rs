@@ -13,6 +13,19 @@ pub fn percentile(samples: &[Duration], share: f64) -> Duration {
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
+/// The middle of the samples (of the two in the middle, the upper one).
+pub fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// How busy the machine was during the last minute.
+pub fn load() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
 /// Median, p95 and extremes in milliseconds, also printed.
 pub fn summary(name: &str, samples: &[Duration]) -> Value {
     let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,12 @@ use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::api::{Api, Container};
+use crate::certificate;
 use crate::figures::{percentile, summary};
+use crate::server::{self, Server};
 
 const REPLY_BYTES: usize = 1024;
 const FILE: &str = "/api/v1/files/tmp/hop";
-const NGINX_PORT: u16 = 18_999;
 
 /// Requests one after another on one kept-alive connection, in `rounds` that take turns.
 pub async fn ask(api: &Api, requests: usize, rounds: usize, state: &Path) -> anyhow::Result<Value> {
@@ -41,19 +42,21 @@ async fn measure(
     rounds: usize,
     state: &Path,
 ) -> anyhow::Result<Value> {
-    let socket = state
-        .join("containers")
-        .join(&container.id)
-        .join("kit.sock");
+    // Without an engine, the directory that is shared with the proxy is one deeper.
+    let directory = state.join("containers").join(&container.id);
+    let socket = ["kit.sock", "run/kit.sock"]
+        .map(|name| directory.join(name))
+        .into_iter()
+        .find(|socket| socket.exists())
+        .with_context(|| format!("no socket of a kit in {}", directory.display()))?;
     let host = container.host("files");
     let (name, port) = host.rsplit_once(':').map_or((&*host, 443), |(name, port)| {
         (name, port.parse().unwrap_or(443))
     });
     let proxy = SocketAddr::from(([127, 0, 0, 1], port));
     let scratch = std::env::temp_dir().join(format!("hop-{}", std::process::id()));
-    let nginx = start_nginx(&scratch, &socket)?;
-    let peer = SocketAddr::from(([127, 0, 0, 1], NGINX_PORT));
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let peer = server::free_address()?;
+    let nginx = start_nginx(&scratch, &socket, peer)?;
 
     let (mut direct, mut through, mut nginx_times) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -71,7 +74,7 @@ async fn measure(
         );
         nginx_times.extend(
             round(
-                secure(peer, "localhost", &scratch.join("peer.crt")).await?,
+                secure(peer, "localhost", &scratch.join("certificate.pem")).await?,
                 name,
                 requests,
             )
@@ -160,42 +163,9 @@ async fn once(sender: &mut SendRequest<Empty<Bytes>>, host: &str) -> anyhow::Res
     Ok(())
 }
 
-/// A server of the measurement's own; it ends with the measurement, however that ends.
-struct Nginx(Child);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // it fails where it has ended by itself
-        let _ = self.0.wait();
-    }
-}
-
-fn start_nginx(scratch: &Path, socket: &Path) -> anyhow::Result<Nginx> {
+fn start_nginx(scratch: &Path, socket: &Path, address: SocketAddr) -> anyhow::Result<Server> {
     std::fs::create_dir_all(scratch)?;
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "1",
-        ])
-        .args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-        ])
-        .args(["-keyout", "peer.key", "-out", "peer.crt"])
-        .current_dir(scratch)
-        .stderr(Stdio::null())
-        .status()
-        .context("openssl is needed for nginx's certificate")?;
-    ensure!(made.success(), "openssl made no certificate");
+    certificate::write(scratch, &["localhost".into()])?;
     let directory = scratch.display();
     let configuration = format!(
         "daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log stderr; user root;\n\
@@ -204,19 +174,16 @@ fn start_nginx(scratch: &Path, socket: &Path) -> anyhow::Result<Nginx> {
          proxy_temp_path {directory}; fastcgi_temp_path {directory}; uwsgi_temp_path {directory};\n\
          scgi_temp_path {directory};\n  keepalive_requests 1000000;\n\
          upstream kit {{ server unix:{}; keepalive 16; }}\n\
-         server {{\n    listen 127.0.0.1:{NGINX_PORT} ssl; server_name localhost;\n\
-         ssl_certificate {directory}/peer.crt; ssl_certificate_key {directory}/peer.key;\n\
+         server {{\n    listen {address} ssl; server_name localhost;\n\
+         ssl_certificate {directory}/certificate.pem; ssl_certificate_key {directory}/key.pem;\n\
          location / {{ proxy_pass http://kit; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_set_header Host $host; }}\n  }}\n}}\n",
         socket.display()
     );
-    std::fs::write(scratch.join("nginx.conf"), configuration)?;
-    Command::new("nginx")
-        .arg("-c")
-        .arg(scratch.join("nginx.conf"))
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .map(Nginx)
-        .context("nginx is the peer: apt-get install nginx-light")
+    let (file, log) = (scratch.join("nginx.conf"), scratch.join("log"));
+    std::fs::write(&file, configuration)?;
+    let mut server = Server::start(Command::new("nginx").arg("-c").arg(file), None, &log)
+        .context("nginx is the peer: apt-get install nginx-light")?;
+    server.until(|| server::listens(address), &log)?;
+    Ok(server)
 }

@@ -1,20 +1,29 @@
 //! Measurements on a running node, against packaged peers in the same run.
 //!
-//! `cargo run --release -p benches -- life` and `… -- hop` ask the questions in [`life`] and
-//! [`hop`]; each prints a table and writes `benches/results/<name>.json` with the machine's
-//! description beside the numbers.
+//! `cargo run --release -p benches -- life`, `… -- hop` and so on ask the questions in [`life`],
+//! [`idle`] and [`hop`] of a node that runs; `… -- edge` needs none and asks those in [`edge`].
+//! Each prints a table and writes `benches/results/<name>.json` with the machine's description
+//! beside the numbers.
 
 mod api;
+mod certificate;
+mod edge;
 mod figures;
 mod hop;
 mod idle;
 mod life;
+mod server;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// Measure a running node.
+/// The allocator of a node.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Measure a running node, or the proxy alone.
 #[derive(Parser)]
 struct Arguments {
     /// The profile that `hoody up` wrote: API URL, token and certificate authority.
@@ -53,20 +62,84 @@ enum Question {
         #[arg(long, default_value = "/var/lib/hoody")]
         state: PathBuf,
     },
+    /// How fast is the proxy beside packaged ones that do the same job?
+    Edge(edge::Settings),
+    /// Be one of the servers of a measurement.
+    #[command(hide = true)]
+    Serve {
+        #[command(subcommand)]
+        part: Part,
+    },
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// Servers that a measurement starts in processes of their own.
+#[derive(Subcommand)]
+enum Part {
+    /// Large bodies and tunnels, on a socket.
+    Upstream { socket: PathBuf },
+    /// The proxy as a node runs it.
+    Ours {
+        http: SocketAddr,
+        https: SocketAddr,
+        /// Where the certificate is.
+        certificates: PathBuf,
+        state: PathBuf,
+    },
+    /// Pingora with nothing of ours.
+    Bare {
+        http: SocketAddr,
+        https: SocketAddr,
+        certificates: PathBuf,
+        small: PathBuf,
+        large: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let api = api::Api::open(&arguments.profile)?;
+    // The bare Pingora makes its own runtimes.
+    if let Question::Serve {
+        part:
+            Part::Bare {
+                http,
+                https,
+                certificates,
+                small,
+                large,
+            },
+    } = &arguments.question
+    {
+        return edge::bare::serve(*http, *https, certificates, small, large);
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(Box::pin(ask(arguments)))
+}
+
+async fn ask(arguments: Arguments) -> anyhow::Result<()> {
+    let node = || api::Api::open(&arguments.profile);
     let (name, result) = match arguments.question {
-        Question::Life { count } => ("life", life::ask(&api, count).await?),
-        Question::Idle { count, rest } => ("idle", idle::ask(&api, count, rest).await?),
+        Question::Life { count } => ("life", life::ask(&node()?, count).await?),
+        Question::Idle { count, rest } => ("idle", idle::ask(&node()?, count, rest).await?),
         Question::Hop {
             requests,
             rounds,
             state,
-        } => ("hop", hop::ask(&api, requests, rounds, &state).await?),
+        } => ("hop", hop::ask(&node()?, requests, rounds, &state).await?),
+        Question::Edge(settings) => ("edge", Box::pin(edge::ask(&settings)).await?),
+        Question::Serve { part } => {
+            return match part {
+                Part::Upstream { socket } => edge::upstream::serve(&socket).await,
+                Part::Ours {
+                    http,
+                    https,
+                    certificates,
+                    state,
+                } => edge::ours::serve(http, https, &certificates, &state).await,
+                Part::Bare { .. } => unreachable!("it has no runtime of ours"),
+            };
+        }
     };
     figures::write(&arguments.results.join(format!("{name}.json")), &result)
 }

@@ -17,4 +17,4 @@ trap remove EXIT
 
 engine start
 control/image/build.sh --cache "${HOODY_CACHE:-/var/cache/hoody}/images" --import "$NAME"
-HOODY_ENGINE="$NAME" cargo nextest run --profile e2e -p control --test incus "$@"
+HOODY_ENGINE="$NAME" cargo nextest run --profile e2e --workspace --test incus "$@"

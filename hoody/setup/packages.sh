@@ -4,6 +4,7 @@
 #   packages.sh build        what the binaries and the pages are built with
 #   packages.sh engine       what containers run on
 #   packages.sh test         what only the tests need
+#   packages.sh bench        what the edge is measured beside and with
 #
 # Several words may be given. Quiet and quick where nothing is missing. Exit code 3: system
 # containers cannot be had on this machine; the reason is printed.
@@ -11,6 +12,7 @@ set -euo pipefail
 
 readonly CANNOT=3
 readonly BACKPORTS=/etc/apt/sources.list.d/hoody-backports.sources
+readonly POLICY=/usr/sbin/policy-rc.d
 
 say() { printf 'packages: %s\n' "$*"; }
 die() { printf 'packages: %s\n' "$*" >&2; exit 1; }
@@ -18,6 +20,7 @@ die() { printf 'packages: %s\n' "$*" >&2; exit 1; }
 BUILD="gcc g++ clang mold cmake pkg-config make git curl ca-certificates"
 ENGINE="incus-base dnsmasq-base btrfs-progs nftables uidmap mmdebstrap zstd jq iproute2 python3 curl bubblewrap"
 TEST="nginx-light openssl bubblewrap chromium"
+BENCH="nginx-light haproxy caddy wrk nghttp2-client openssl util-linux"
 
 wanted=
 for word in "$@"; do
@@ -28,7 +31,8 @@ for word in "$@"; do
       command -v npm >/dev/null || wanted="$wanted npm" ;;
     engine) wanted="$wanted $ENGINE" ;;
     test) wanted="$wanted $TEST" ;;
-    *) die "unknown word $word; it is build, engine or test" ;;
+    bench) wanted="$wanted $BENCH" ;;
+    *) die "unknown word $word; it is build, engine, test or bench" ;;
   esac
 done
 
@@ -101,7 +105,37 @@ if [ -n "$unknown" ]; then
 fi
 
 say "installing:$missing"
-if [ -n "$release" ]; then
+
+# Servers that are only measured beside ours: they are not to take a node's ports, now or after a
+# restart of the machine. Where something forbids all starts already, that stays as it is.
+peers= others=
+for package in $missing; do
+  case "$package" in
+    nginx-light|haproxy|caddy) peers="$peers $package" ;;
+    *) others="$others $package" ;;
+  esac
+done
+missing="$others"
+if [ -n "$peers" ]; then
+  ours=
+  if [ ! -e "$POLICY" ]; then
+    ours=yes
+    trap 'rm -f "$log" "$POLICY"' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$POLICY"
+    chmod 755 "$POLICY"
+  fi
+  # shellcheck disable=SC2086
+  apt install -y --no-install-recommends $peers \
+    || { tail -n 30 "$log" >&2; die "apt-get could not install them; its last words are above"; }
+  for peer in $peers; do
+    systemctl --quiet disable "${peer%-light}.service" 2>/dev/null || true # no service manager
+  done
+  [ -z "$ours" ] || rm -f "$POLICY"
+fi
+
+if [ -z "$missing" ]; then
+  :
+elif [ -n "$release" ]; then
   from_backports= usual=
   for package in $missing; do
     case "$package" in incus-base) from_backports="$package" ;; *) usual="$usual $package" ;; esac

@@ -39,6 +39,9 @@ pub struct Metrics {
     pub table_places: IntGauge,
     pub feed_connected: IntGauge,
     pub log_dropped: IntCounter,
+    /// Exchanges that were ended because the rules no longer allow them.
+    pub cut: IntCounter,
+    pub wrong_credentials: IntCounter,
 }
 
 /// Upper bounds in seconds, from a local hit to a long poll.
@@ -115,6 +118,8 @@ impl Metrics {
             table_places: gauge("table_containers", "Containers in the routing table."),
             feed_connected: gauge("feed_connected", "Whether control is connected."),
             log_dropped: counter("access_log_dropped_total", "Lines the log had no room for."),
+            cut: counter("cut_total", "Exchanges ended by a change of rules."),
+            wrong_credentials: counter("wrong_credentials_total", "Credentials that were wrong."),
             registry,
         }
     }

@@ -222,19 +222,32 @@ fn write_down(records: &Receiver<Box<Record>>, mut sink: Sink) {
 
 /// What in the name of a query parameter says that its value is a secret.
 const SECRET: &[&str] = &[
-    "token", "secret", "pass", "key", "auth", "sig", "jwt", "cred", "session", "cookie", "code",
-    "ticket", "otp",
+    "token",
+    "secret",
+    "pass",
+    "key",
+    "auth",
+    "sig",
+    "jwt",
+    "cred",
+    "session",
+    "cookie",
+    "code",
+    "ticket",
+    "otp",
+    "hoody_link",
 ];
 
-/// The path and query as the log may hold them.
-pub fn redact(target: &str) -> String {
+/// The path and query as the log may hold them: without the values of parameters that look like
+/// secrets, or are `known` to be.
+pub fn redact(target: &str, known: &[String]) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut shown = String::with_capacity(target.len().min(TARGET_BYTES));
     shown.push_str(path);
     for (at, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         shown.push(if at == 0 { '?' } else { '&' });
         match pair.split_once('=') {
-            Some((name, _)) if is_secret(name) => {
+            Some((name, _)) if is_secret(name) || known.iter().any(|it| it == name) => {
                 shown.push_str(name);
                 shown.push_str("=***");
             }
@@ -286,9 +299,10 @@ mod tests {
             ("/?api_key=", "/?api_key=***"),
         ];
         for (target, shown) in cases {
-            assert_eq!(redact(target), shown, "{target}");
+            assert_eq!(redact(target, &[]), shown, "{target}");
         }
-        assert!(redact(&format!("/{}", "é".repeat(4_000))).len() <= TARGET_BYTES + 3);
+        assert_eq!(redact("/?k=1&x=2", &["k".into()]), "/?k=***&x=2");
+        assert!(redact(&format!("/{}", "é".repeat(4_000)), &[]).len() <= TARGET_BYTES + 3);
     }
 
     #[test]

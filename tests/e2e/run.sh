@@ -31,7 +31,17 @@ remove() {
 }
 trap remove EXIT
 
-up=("$hoody" up --node e2e --http 18080 --https 18443 --engine-name hoodye2e --metrics-proxy off
+# Two ports that are free now; another node may have any fixed ones.
+ports="$(python3 - <<'PYTHON'
+import socket
+sockets = [socket.socket() for _ in range(2)]
+for one in sockets:
+    one.bind(("127.0.0.1", 0))
+print(*(one.getsockname()[1] for one in sockets))
+PYTHON
+)"
+read -r http https <<< "$ports"
+up=("$hoody" up --node e2e --http "$http" --https "$https" --engine-name hoodye2e --metrics-proxy off
   --metrics-control off --images "$cache/images" --kitd "$bin/kitd" --setup hoody/setup --recipe control/image)
 first="$("${up[@]}")"
 printf '%s\n' "$first"
@@ -40,4 +50,4 @@ again="$("${up[@]}")"
 try="$(sed -n 's/^Try it *//p' <<< "$first")"
 bash -c "$try" | jq -e '.statusCode == 200' >/dev/null || { echo "e2e: this does not work as printed: $try" >&2; exit 1; }
 
-cargo nextest run --profile e2e -p tests --test e2e "$@"
+cargo nextest run --profile e2e --workspace --test e2e "$@"

@@ -10,20 +10,35 @@ use crate::health::Health;
 use crate::http::{both, document};
 use crate::{Access, Api, Fault, Route, Verb};
 
-pub(crate) fn routes(router: Router, api: &Arc<Api>) -> Router {
-    let (as_json, as_yaml) = (api.clone(), api.clone());
-    let router = both(
-        router,
-        &format!("{}/openapi.json", api.base),
-        document("application/json", move || as_json.document().to_string()),
-    );
-    both(
-        router,
-        &format!("{}/openapi.yaml", api.base),
-        document("application/yaml", move || {
-            yaml_serde::to_string(&as_yaml.document()).expect("a JSON value is valid YAML")
-        }),
-    )
+/// The document below the service's own paths and, where those leave room, at the root, too.
+pub(crate) fn routes(mut router: Router, api: &Arc<Api>) -> Router {
+    let mut bases = vec![api.base.as_str()];
+    if !api.base.is_empty() && !owns_root(api) {
+        bases.push("");
+    }
+    for base in bases {
+        let (as_json, as_yaml) = (api.clone(), api.clone());
+        router = both(
+            router,
+            &format!("{base}/openapi.json"),
+            document("application/json", move || as_json.document().to_string()),
+        );
+        router = both(
+            router,
+            &format!("{base}/openapi.yaml"),
+            document("application/yaml", move || {
+                yaml_serde::to_string(&as_yaml.document()).expect("a JSON value is valid YAML")
+            }),
+        );
+    }
+    router
+}
+
+/// Whether names at the root are the service's own: files, say.
+fn owns_root(api: &Api) -> bool {
+    let ops = api.ops.iter().map(|op| op.route.path);
+    let raws = api.raws.iter().map(|raw| raw.route.path);
+    api.fallback.is_some() || ops.chain(raws).any(|path| path.starts_with("/{"))
 }
 
 impl Api {

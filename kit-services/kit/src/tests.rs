@@ -533,6 +533,8 @@ async fn health_and_documents_answer() {
     );
     let (_, document) = ask(&router, "GET /api/v1/shelf/openapi.json", "").await;
     let (_, yaml) = ask(&router, "GET /api/v1/shelf/openapi.yaml", "").await;
+    assert_eq!(ask(&router, "GET /openapi.json", "").await.1, document);
+    assert_eq!(ask(&router, "GET /openapi.yaml", "").await.1, yaml);
     assert_eq!(
         yaml_serde::from_str::<Value>(yaml.as_str().unwrap()).unwrap(),
         document

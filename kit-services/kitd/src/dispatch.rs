@@ -112,6 +112,13 @@ impl Drop for Waiting<'_> {
     }
 }
 
+const STYLE: &str = ":root{color-scheme:light dark}\
+body{margin:0;min-height:100vh;display:grid;place-items:center;background:light-dark(#f6f7f9,#0f1216);\
+color:light-dark(#1b1f24,#e7eaee);font:16px/1.55 system-ui,sans-serif}\
+main{box-sizing:border-box;width:calc(100% - 3rem);max-width:30rem;padding:2rem 2.25rem;border-radius:14px;\
+background:light-dark(#fff,#181c22);border:1px solid light-dark(#e3e6ea,#2a3038)}\
+h1{margin:0 0 .6rem;font-size:1.5rem}p{margin:0;color:light-dark(#5d6671,#98a2ae);overflow-wrap:anywhere}";
+
 /// JSON for programs, a plain page for whoever asks for one.
 fn refuse(fault: &Fault, headers: &HeaderMap) -> Response {
     let wants_page = headers
@@ -124,9 +131,9 @@ fn refuse(fault: &Fault, headers: &HeaderMap) -> Response {
     // slugs are letters and hyphens when the proxy names them; nobody else reaches this socket
     let words: String = fault.message.replace(['<', '>', '&'], "");
     let page = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=color-scheme content=\"light dark\">\
-         <meta name=viewport content=\"width=device-width\"><title>Not found</title>\
-         <p style=\"font:1rem system-ui;margin:20vh auto;max-width:32rem;padding:1rem\">{words}"
+        "<!doctype html><html lang=en><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width, initial-scale=1\"><title>Not here</title>\
+         <style>{STYLE}</style><main><h1>Not here</h1><p>{words}</p></main>"
     );
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),

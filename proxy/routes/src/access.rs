@@ -334,6 +334,10 @@ impl Digest {
         Digest(hasher.finalize().into())
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Takes the same time whatever differs.
     fn equals(&self, other: &Digest) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -384,8 +388,26 @@ pub struct Fingerprint(pub [u8; 12]);
 
 impl Gate {
     pub fn fingerprint(&self) -> Fingerprint {
-        let text = serde_json::to_vec(self).expect("a gate is JSON");
-        let digest = Digest::of(&[&text]);
+        // The length of what comes first tells where the second begins.
+        let digest = match self {
+            Gate::Password(gate) => Digest::of(&[
+                b"password",
+                &gate.username.len().to_be_bytes(),
+                gate.username.as_bytes(),
+                &gate.hash.0,
+                gate.salt.as_bytes(),
+            ]),
+            Gate::Token(gate) => Digest::of(&[
+                b"token",
+                &gate.digest.0,
+                gate.carrier.to_string().as_bytes(),
+            ]),
+            Gate::Jwt(gate) => gate.digest(),
+            Gate::Ip(networks) => {
+                let networks = serde_json::to_vec(networks).expect("networks are JSON");
+                Digest::of(&[b"ip", &networks])
+            }
+        };
         Fingerprint(std::array::from_fn(|at| digest.0[at]))
     }
 
@@ -456,6 +478,8 @@ pub struct Admission {
     pub remembered: bool,
     /// Whether an [`Offer`] has.
     pub offered: bool,
+    /// Whether a credential that came with this request has.
+    pub fresh: bool,
     /// When the credential ends, in seconds since 1970.
     pub until: Option<u64>,
 }
@@ -502,8 +526,12 @@ pub struct Challenge {
     pub password: bool,
     /// A token or a JWT.
     pub token: bool,
-    /// Whether it brought a credential that opened nothing.
+    /// Whether it brought a credential that did not open what it was tried on.
     pub wrong: bool,
+    /// Whether it brought one that opened something, which was not enough.
+    pub fresh: bool,
+    /// What is proved so far.
+    pub proofs: Vec<Proof>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -558,12 +586,16 @@ pub fn decide(
     for policy in [container, project].into_iter().flatten() {
         match policy.decide(program, instance, evidence) {
             Decision::Allow(one) => all.join(one),
-            Decision::Challenge(one) => asked = Some(asked.map_or(one.clone(), |it| it.or(&one))),
+            Decision::Challenge(one) => asked.get_or_insert_default().join(one),
             Decision::Deny(denial) => return Decision::Deny(denial),
         }
     }
     match asked {
-        Some(challenge) => Decision::Challenge(challenge),
+        Some(mut challenge) => {
+            challenge.fresh |= all.fresh;
+            challenge.remember(all.proofs);
+            Decision::Challenge(challenge)
+        }
         None => Decision::Allow(all),
     }
 }
@@ -583,6 +615,7 @@ impl Admission {
         }
         self.remembered |= other.remembered;
         self.offered |= other.offered;
+        self.fresh |= other.fresh;
         self.until = match (self.until, other.until) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -591,11 +624,19 @@ impl Admission {
 }
 
 impl Challenge {
-    fn or(&self, other: &Challenge) -> Challenge {
-        Challenge {
-            password: self.password | other.password,
-            token: self.token | other.token,
-            wrong: self.wrong | other.wrong,
+    fn join(&mut self, other: Challenge) {
+        self.password |= other.password;
+        self.token |= other.token;
+        self.wrong |= other.wrong;
+        self.fresh |= other.fresh;
+        self.remember(other.proofs);
+    }
+
+    fn remember(&mut self, proofs: Vec<Proof>) {
+        for proof in proofs {
+            if !self.proofs.contains(&proof) {
+                self.proofs.push(proof);
+            }
         }
     }
 }
@@ -624,6 +665,7 @@ impl Policy {
     fn decide(&self, program: &str, instance: u32, evidence: &dyn Evidence) -> Decision {
         let rule = self.rule(program);
         let mut withheld = false;
+        let mut guarded = false;
         let mut challenge = Challenge::default();
         for group in &self.groups {
             let Some(reach) = group.reach(program) else {
@@ -633,14 +675,17 @@ impl Policy {
             match group.satisfied(evidence) {
                 Satisfied::Yes(admission) if granted => return Decision::Allow(admission),
                 Satisfied::Yes(_) => withheld = true,
-                Satisfied::No(asked) if granted => challenge = challenge.or(&asked),
-                Satisfied::No(_) => {}
+                Satisfied::No { asked, guarded: by } if granted => {
+                    challenge.join(asked);
+                    guarded |= by;
+                }
+                Satisfied::No { .. } => {}
             }
         }
         // A password on a program is asked for whatever holds for everybody else.
         let asks = match rule {
             Rule::Deny => challenge.password || challenge.token,
-            Rule::Allow => challenge.password,
+            Rule::Allow => guarded,
         };
         match (asks, rule) {
             (true, _) => Decision::Challenge(challenge),
@@ -652,8 +697,12 @@ impl Policy {
 
 enum Satisfied {
     Yes(Admission),
-    /// With what could change that.
-    No(Challenge),
+    No {
+        /// What could change that.
+        asked: Challenge,
+        /// Whether a password is part of it.
+        guarded: bool,
+    },
 }
 
 impl Group {
@@ -667,7 +716,8 @@ impl Group {
     }
 
     fn satisfied(&self, evidence: &dyn Evidence) -> Satisfied {
-        let mut challenge = Challenge::default();
+        let mut asked = Challenge::default();
+        let mut guarded = false;
         for way in &self.ways {
             let mut all = Admission::default();
             let mut missing = Challenge::default();
@@ -703,10 +753,13 @@ impl Group {
                 return Satisfied::Yes(all);
             }
             if !hopeless {
-                challenge = challenge.or(&missing);
+                missing.fresh |= all.fresh;
+                missing.remember(all.proofs);
+                asked.join(missing);
+                guarded |= way.iter().any(|gate| matches!(gate, Gate::Password(_)));
             }
         }
-        Satisfied::No(challenge)
+        Satisfied::No { asked, guarded }
     }
 }
 
@@ -746,6 +799,7 @@ impl Gate {
                     user: user.clone(),
                 }],
                 offered: carrier.is_none(),
+                fresh: true,
                 consumed: Vec::from_iter(carrier),
                 until,
                 ..passed(method, user)
@@ -844,4 +898,680 @@ pub fn basic(value: &str) -> Option<(String, String)> {
     let pair = String::from_utf8(STANDARD.decode(coded.trim()).ok()?).ok()?;
     let (username, password) = pair.split_once(':')?;
     Some((username.to_owned(), password.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Brought {
+        address: Option<&'static str>,
+        headers: HashMap<&'static str, String>,
+        cookies: HashMap<&'static str, String>,
+        params: HashMap<&'static str, String>,
+        offer: Option<(Option<&'static str>, &'static str)>,
+        proved: Vec<Fingerprint>,
+        link: Option<&'static str>,
+    }
+
+    impl Evidence for Brought {
+        fn address(&self) -> IpAddr {
+            let address = self.address.unwrap_or("203.0.113.9");
+            address.parse().expect("an address")
+        }
+        fn now(&self) -> u64 {
+            1_800_000_000
+        }
+        fn header(&self, name: &str) -> Option<&str> {
+            self.headers.get(name).map(String::as_str)
+        }
+        fn cookie(&self, name: &str) -> Option<&str> {
+            self.cookies.get(name).map(String::as_str)
+        }
+        fn param(&self, name: &str) -> Option<Cow<'_, str>> {
+            self.params.get(name).map(|it| it.as_str().into())
+        }
+        fn offer(&self) -> Option<Offer<'_>> {
+            self.offer.map(|(username, secret)| match username {
+                Some(username) => Offer::Password {
+                    username,
+                    password: secret,
+                },
+                None => Offer::Value(secret),
+            })
+        }
+        fn proved(&self, gate: Fingerprint) -> Option<Option<&str>> {
+            self.proved.contains(&gate).then_some(Some("remembered"))
+        }
+        fn link(&self) -> Option<&str> {
+            self.link
+        }
+    }
+
+    fn with_basic(user: &str, password: &str) -> Brought {
+        let coded = STANDARD.encode(format!("{user}:{password}"));
+        with_header("authorization", format!("Basic {coded}"))
+    }
+
+    fn with_header(name: &'static str, value: impl Into<String>) -> Brought {
+        Brought {
+            headers: [(name, value.into())].into(),
+            ..Brought::default()
+        }
+    }
+
+    fn from(address: &'static str) -> Brought {
+        Brought {
+            address: Some(address),
+            ..Brought::default()
+        }
+    }
+
+    fn password() -> Gate {
+        Gate::Password(Password::new("ann", "salt", "secret"))
+    }
+
+    fn token(carrier: &str) -> Gate {
+        Gate::Token(Token::new(carrier.parse().expect("a carrier"), "t0ken"))
+    }
+
+    fn ip(networks: &[&str]) -> Gate {
+        let networks = networks.iter().map(|it| it.parse().expect("a network"));
+        Gate::Ip(networks.collect())
+    }
+
+    fn group(name: &str, ways: Vec<Vec<Gate>>, grants: &[(&str, Reach)]) -> Group {
+        let grants = grants
+            .iter()
+            .map(|(name, reach)| (Program::parse(name).expect("a program"), reach.clone()));
+        Group {
+            name: name.to_owned(),
+            ways,
+            grants: grants.collect(),
+        }
+    }
+
+    fn policy(default: Rule, groups: Vec<Group>) -> Policy {
+        Policy {
+            default,
+            groups,
+            ..Policy::open()
+        }
+    }
+
+    fn all(program: &str) -> [(&str, Reach); 1] {
+        [(program, Reach::All)]
+    }
+
+    fn on(policy: &Policy, program: &str, instance: u32, brought: &Brought) -> String {
+        shown(&decide(None, Some(policy), program, instance, brought))
+    }
+
+    fn shown(decision: &Decision) -> String {
+        match decision {
+            Decision::Allow(admission) => match &admission.identity {
+                Some(identity) => format!(
+                    "{} by {} as {}",
+                    identity.group,
+                    identity.method.as_str(),
+                    identity.user.as_deref().unwrap_or("-")
+                ),
+                None => "anybody".into(),
+            },
+            Decision::Challenge(challenge) => {
+                let mut asked = String::from("asked");
+                for (is, name) in [
+                    (challenge.password, " password"),
+                    (challenge.token, " token"),
+                    (challenge.wrong, " again"),
+                    (challenge.fresh, " more"),
+                ] {
+                    asked.push_str(if is { name } else { "" });
+                }
+                asked
+            }
+            Decision::Deny(Denial::Disabled) => "cut off".into(),
+            Decision::Deny(Denial::Refused) => "refused".into(),
+        }
+    }
+
+    #[test]
+    fn groups_are_alternatives_and_the_rest_is_the_default() {
+        let policy = policy(
+            Rule::Deny,
+            vec![
+                group("people", vec![vec![password()]], &all("terminal")),
+                group(
+                    "robots",
+                    vec![vec![token("header:x-key")]],
+                    &[
+                        ("files", Reach::All),
+                        ("http", Reach::Only(vec![(8_000, 8_999), (3_000, 3_000)])),
+                    ],
+                ),
+                group(
+                    "office",
+                    vec![vec![ip(&["192.0.2.0/24", "2001:db8::/32"])]],
+                    &[("*", Reach::All), ("sqlite", Reach::None)],
+                ),
+            ],
+        );
+        let key = || with_header("x-key", "t0ken");
+        for (brought, program, instance, expected) in [
+            (
+                with_basic("ann", "secret"),
+                "terminal",
+                1,
+                "people by password as ann",
+            ),
+            (
+                with_basic("ann", "wrong"),
+                "terminal",
+                1,
+                "asked password again",
+            ),
+            (
+                with_basic("bob", "secret"),
+                "terminal",
+                1,
+                "asked password again",
+            ),
+            (with_basic("ann", "secret"), "files", 1, "asked token"),
+            (Brought::default(), "terminal", 1, "asked password"),
+            (key(), "files", 1, "robots by token as -"),
+            (key(), "http", 8_080, "robots by token as -"),
+            (key(), "http", 3_000, "robots by token as -"),
+            // It is somebody, whose ports end there.
+            (key(), "http", 9_000, "refused"),
+            (
+                with_header("x-key", "t0ken "),
+                "files",
+                1,
+                "asked token again",
+            ),
+            (
+                with_header("x-key", "wrong"),
+                "files",
+                1,
+                "asked token again",
+            ),
+            (key(), "cron", 1, "refused"),
+            (from("192.0.2.200"), "terminal", 1, "office by ip as -"),
+            (from("::ffff:192.0.2.200"), "cron", 1, "office by ip as -"),
+            (from("2001:db8:1::5"), "http", 1, "office by ip as -"),
+            (from("2001:db9::5"), "cron", 1, "refused"),
+            (from("192.0.3.1"), "cron", 1, "refused"),
+            // An entry of its own holds before the one for all.
+            (from("192.0.2.200"), "sqlite", 1, "refused"),
+        ] {
+            assert_eq!(
+                on(&policy, program, instance, &brought),
+                expected,
+                "{program}-{instance}"
+            );
+        }
+        // The first group of the document that lets in.
+        let mut both = with_basic("ann", "secret");
+        both.address = Some("192.0.2.1");
+        assert_eq!(
+            on(&policy, "terminal", 1, &both),
+            "people by password as ann"
+        );
+    }
+
+    #[test]
+    fn a_default_to_allow_still_asks_for_a_password() {
+        let policy = policy(
+            Rule::Allow,
+            vec![
+                group("people", vec![vec![password()]], &all("terminal")),
+                group(
+                    "robots",
+                    vec![vec![token("header:x-key")]],
+                    &[("files", Reach::All), ("cron", Reach::None)],
+                ),
+            ],
+        );
+        for (brought, program, expected) in [
+            (Brought::default(), "terminal", "asked password"),
+            (
+                with_header("authorization", "Bearer app"),
+                "terminal",
+                "asked password",
+            ),
+            (
+                with_basic("ann", "wrong"),
+                "terminal",
+                "asked password again",
+            ),
+            (
+                with_basic("ann", "secret"),
+                "terminal",
+                "people by password as ann",
+            ),
+            (Brought::default(), "files", "anybody"),
+            (with_header("x-key", "wrong"), "files", "anybody"),
+            (
+                with_header("x-key", "t0ken"),
+                "files",
+                "robots by token as -",
+            ),
+            (Brought::default(), "cron", "anybody"),
+            (with_header("x-key", "t0ken"), "cron", "refused"),
+            (with_basic("ann", "secret"), "http", "anybody"),
+        ] {
+            assert_eq!(on(&policy, program, 1, &brought), expected, "{program}");
+        }
+    }
+
+    #[test]
+    fn programs_may_have_defaults_of_their_own() {
+        let named = |name: &str| Program::parse(name).expect("a program");
+        let mut rules = policy(Rule::Deny, vec![]);
+        rules.services.insert(named("notifications"), Rule::Allow);
+        assert_eq!(on(&rules, "n", 1, &Brought::default()), "anybody");
+        assert_eq!(on(&rules, "files", 1, &Brought::default()), "refused");
+        rules.default = Rule::Allow;
+        rules.services.insert(named("*"), Rule::Deny);
+        assert_eq!(on(&rules, "n", 1, &Brought::default()), "anybody");
+        assert_eq!(on(&rules, "files", 1, &Brought::default()), "refused");
+    }
+
+    #[test]
+    fn gates_of_one_way_are_needed_together() {
+        let inside = || ip(&["192.0.2.0/24"]);
+        let ways = vec![
+            vec![inside(), password()],
+            vec![password(), token("header:x-key")],
+        ];
+        let policy = policy(Rule::Deny, vec![group("g", ways, &all("*"))]);
+        let brought = |address, mut brought: Brought| {
+            brought.address = Some(address);
+            brought
+        };
+        let both = || {
+            let mut both = with_basic("ann", "secret");
+            both.headers.insert("x-key", "t0ken".into());
+            both
+        };
+        for (brought, expected) in [
+            (
+                brought("192.0.2.1", with_basic("ann", "secret")),
+                "g by password as ann",
+            ),
+            (
+                brought("198.51.100.1", with_basic("ann", "secret")),
+                "asked token more",
+            ),
+            (brought("198.51.100.1", both()), "g by password as ann"),
+            (
+                brought("192.0.2.1", with_header("x-key", "t0ken")),
+                "asked password more",
+            ),
+            (
+                brought("192.0.2.1", Brought::default()),
+                "asked password token",
+            ),
+        ] {
+            assert_eq!(on(&policy, "cron", 1, &brought), expected);
+        }
+        // What no credential can open is not asked for.
+        let ways = vec![vec![inside(), password()]];
+        let policy = self::policy(Rule::Deny, vec![group("g", ways, &all("*"))]);
+        let outside = brought("198.51.100.1", with_basic("ann", "secret"));
+        assert_eq!(on(&policy, "cron", 1, &outside), "refused");
+        for nothing in [vec![], vec![vec![]]] {
+            let policy = self::policy(Rule::Deny, vec![group("g", nothing, &all("*"))]);
+            assert_eq!(on(&policy, "cron", 1, &Brought::default()), "refused");
+        }
+    }
+
+    #[test]
+    fn a_project_and_its_container_both_have_to_allow() {
+        let container = policy(
+            Rule::Deny,
+            vec![group("people", vec![vec![password()]], &all("*"))],
+        );
+        let project = policy(
+            Rule::Deny,
+            vec![group(
+                "robots",
+                vec![vec![token("header:x-key")]],
+                &all("*"),
+            )],
+        );
+        let ask = |project: &Policy, container: &Policy, brought: &Brought| {
+            shown(&decide(Some(project), Some(container), "cron", 1, brought))
+        };
+        let key = with_header("x-key", "t0ken");
+        let basic = with_basic("ann", "secret");
+        let mut both = with_basic("ann", "secret");
+        both.headers.insert("x-key", "t0ken".into());
+        assert_eq!(
+            ask(&project, &container, &both),
+            "people by password as ann"
+        );
+        assert_eq!(ask(&project, &container, &basic), "asked token more");
+        assert_eq!(ask(&project, &container, &key), "asked password more");
+        assert_eq!(
+            ask(&project, &container, &Brought::default()),
+            "asked password token"
+        );
+        assert_eq!(
+            ask(&policy(Rule::Deny, vec![]), &container, &basic),
+            "refused"
+        );
+        assert_eq!(
+            shown(&decide(Some(&project), None, "cron", 1, &key)),
+            "robots by token as -"
+        );
+        assert_eq!(shown(&decide(None, None, "cron", 1, &key)), "anybody");
+        let Decision::Allow(admission) = decide(Some(&project), Some(&container), "cron", 1, &both)
+        else {
+            panic!("it was allowed");
+        };
+        let consumed = [Carrier::authorization(), Carrier::Header("x-key".into())];
+        assert_eq!(admission.consumed, consumed);
+        assert_eq!(admission.proofs.len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_enabled_is_cut_off() {
+        let off = Policy {
+            enabled: false,
+            ..Policy::open()
+        };
+        let on = Policy::open();
+        let link = Brought {
+            link: Some("l"),
+            ..Brought::default()
+        };
+        for (project, container, expected) in [
+            (Some(&off), None, "cut off"),
+            (Some(&off), Some(&off), "cut off"),
+            (Some(&on), Some(&off), "cut off"),
+            (None, Some(&off), "cut off"),
+            // Its own document says that it is reachable.
+            (Some(&off), Some(&on), "anybody"),
+        ] {
+            assert_eq!(
+                shown(&decide(project, container, "cron", 1, &Brought::default())),
+                expected
+            );
+            let by_link = if expected == "cut off" {
+                expected
+            } else {
+                " by link as l"
+            };
+            assert_eq!(
+                shown(&decide(project, container, "cron", 1, &link)),
+                by_link
+            );
+        }
+        let shut = policy(Rule::Deny, vec![]);
+        assert_eq!(self::on(&shut, "cron", 1, &link), " by link as l");
+    }
+
+    #[test]
+    fn only_what_opened_a_gate_is_kept_back() {
+        let gates = |gate: Gate| policy(Rule::Deny, vec![group("g", vec![vec![gate]], &all("*"))]);
+        let consumed = |gate: Gate, brought: &Brought| match decide(
+            None,
+            Some(&gates(gate)),
+            "cron",
+            1,
+            brought,
+        ) {
+            Decision::Allow(admission) => (admission.consumed, admission.offered),
+            other => panic!("{other:?}"),
+        };
+        let cookie = Brought {
+            cookies: [("key", "t0ken".to_owned())].into(),
+            ..Brought::default()
+        };
+        assert_eq!(
+            consumed(token("cookie:key"), &cookie),
+            (vec![Carrier::Cookie("key".into())], false)
+        );
+        let param = Brought {
+            params: [("key", "t0ken".to_owned())].into(),
+            ..Brought::default()
+        };
+        assert_eq!(
+            consumed(token("param:key"), &param),
+            (vec![Carrier::Param("key".into())], false)
+        );
+        for value in ["t0ken", "Bearer t0ken", "bearer  t0ken"] {
+            let brought = with_header("authorization", value);
+            let taken = consumed(token("header:Authorization"), &brought);
+            assert_eq!(taken, (vec![Carrier::authorization()], false));
+        }
+        let offered = Brought {
+            offer: Some((None, "t0ken")),
+            ..with_header("x-key", "app's own")
+        };
+        assert_eq!(consumed(token("header:x-key"), &offered), (vec![], true));
+        let offered = Brought {
+            offer: Some((Some("ann"), "secret")),
+            ..with_header("authorization", "Bearer app")
+        };
+        assert_eq!(consumed(password(), &offered), (vec![], true));
+        // A session opens it, and the app's credential goes on.
+        let session = Brought {
+            proved: vec![password().fingerprint()],
+            ..with_header("authorization", "Bearer app")
+        };
+        assert_eq!(consumed(password(), &session), (vec![], false));
+    }
+
+    #[test]
+    fn a_gate_that_changes_is_another_gate() {
+        let before = password().fingerprint();
+        assert_eq!(before, password().fingerprint());
+        let jwt = |claims: &str| {
+            let text = format!(
+                r#"{{"jwt":{{"alg":"HS256","key":"k","sources":["header:authorization"],"claims":{claims}}}}}"#
+            );
+            serde_json::from_str::<Gate>(&text)
+                .expect("a gate")
+                .fingerprint()
+        };
+        assert_eq!(jwt("{}"), jwt("{}"));
+        assert_ne!(jwt("{}"), jwt(r#"{"sub":"ann"}"#));
+        for other in [
+            Gate::Password(Password::new("ann", "salt", "other")),
+            Gate::Password(Password::new("ann", "other", "secret")),
+            Gate::Password(Password::new("bob", "salt", "secret")),
+            token("header:x"),
+        ] {
+            assert_ne!(before, other.fingerprint());
+        }
+        let rules = policy(
+            Rule::Deny,
+            vec![group(
+                "g",
+                vec![vec![Gate::Password(Password::new("ann", "salt", "other"))]],
+                &all("*"),
+            )],
+        );
+        let session = Brought {
+            proved: vec![before],
+            ..Brought::default()
+        };
+        assert_eq!(on(&rules, "cron", 1, &session), "asked password");
+    }
+
+    #[test]
+    fn a_password_may_come_hashed() {
+        let hash = Digest::of(&[b"salt", b"secret"]).to_string();
+        assert_eq!(hash.len(), 64);
+        assert_eq!(
+            Password::new("ann", "salt", &hash),
+            Password::new("ann", "salt", "secret")
+        );
+        assert!(
+            Password::new("ann", "salt", &hash.to_uppercase())
+                != Password::new("ann", "salt", "secret")
+        );
+        // Computed with sha256sum.
+        assert_eq!(
+            Password::new("u", "pepper", "hunter2").hash.to_string(),
+            "ca458f67a1e64e60f40414c062c57abbfc1d41b5d0c30cd07d12704540067f21"
+        );
+        let shown = format!("{:?}", Password::new("ann", "salt", "secret"));
+        assert!(!shown.contains(&hash), "{shown}");
+    }
+
+    #[test]
+    fn names_of_programs_and_carriers_are_folded_or_refused() {
+        for (name, slug) in [
+            ("Files", Some("files")),
+            ("notifications", Some("n")),
+            ("workspaces", Some("agent")),
+            ("proxylogs", Some("logs")),
+            ("tty", Some("terminal")),
+            ("*", Some("*")),
+            ("HTTPS", Some("https")),
+            ("web", None),
+            ("", None),
+            ("desktop", None),
+        ] {
+            assert_eq!(
+                Program::parse(name).as_ref().map(Program::as_str),
+                slug,
+                "{name}"
+            );
+        }
+        for (text, shown) in [
+            ("header:X-Key", Some("header:x-key")),
+            ("cookie:Key", Some("cookie:Key")),
+            ("param:a_b", Some("param:a_b")),
+            ("param:a%62", None),
+            ("header:", None),
+            ("header:a b", None),
+            ("header:Cookie", None),
+            ("header:host", None),
+            ("header:X-Hoody-Edge-User", None),
+            ("header:x-forwarded-for", None),
+            ("header:Sec-Fetch-Mode", None),
+            ("x-key", None),
+            ("body:x", None),
+        ] {
+            let read = text.parse::<Carrier>().ok().map(|it| it.to_string());
+            assert_eq!(read.as_deref(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn odd_basic_credentials_are_none() {
+        let coded = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        assert_eq!(basic(&coded("a:b:c")), Some(("a".into(), "b:c".into())));
+        assert_eq!(basic(&coded(":")), Some((String::new(), String::new())));
+        let long = coded(&format!("a:{}", "b".repeat(CREDENTIAL_BYTES)));
+        for odd in [
+            "Basic",
+            "Basic ",
+            "Basic !",
+            "Bearer YTpi",
+            &coded("ab"),
+            "Basic //8=",
+            &long,
+        ] {
+            assert_eq!(basic(odd), None, "{odd:.40}");
+        }
+    }
+
+    fn any_gate() -> impl Strategy<Value = Gate> {
+        prop_oneof![
+            Just(password()),
+            Just(token("header:x-key")),
+            Just(token("header:authorization")),
+            Just(ip(&["192.0.2.0/24"])),
+            Just(ip(&["2001:db8::/32", "10.0.0.0/8"])),
+        ]
+    }
+
+    fn any_policy() -> impl Strategy<Value = Policy> {
+        let reach = prop_oneof![
+            Just(Reach::All),
+            Just(Reach::None),
+            Just(Reach::Only(vec![(1, 2), (8_000, 9_000)]))
+        ];
+        let program = prop_oneof![Just("*"), Just("files"), Just("http")];
+        let program = program.prop_map(|name| Program::parse(name).expect("a program"));
+        let ways = proptest::collection::vec(proptest::collection::vec(any_gate(), 0..3), 0..3);
+        let grants = proptest::collection::btree_map(program, reach, 0..3);
+        let group = ("[a-z]{1,4}", ways, grants).prop_map(|(name, ways, grants)| Group {
+            name,
+            ways,
+            grants,
+        });
+        let rule = prop_oneof![Just(Rule::Allow), Just(Rule::Deny)];
+        (any::<bool>(), rule, proptest::collection::vec(group, 0..4)).prop_map(
+            |(enabled, default, groups)| Policy {
+                enabled,
+                default,
+                groups,
+                services: BTreeMap::new(),
+            },
+        )
+    }
+
+    fn any_brought() -> impl Strategy<Value = (bool, bool, bool)> {
+        any::<(bool, bool, bool)>()
+    }
+
+    proptest! {
+        #[test]
+        fn decisions_keep_their_promises(
+            container in proptest::option::of(any_policy()),
+            project in proptest::option::of(any_policy()),
+            (basic, key, inside) in any_brought(),
+            program in prop_oneof![Just("files"), Just("http"), Just("cron")],
+            instance in prop_oneof![Just(1u32), Just(8_080), Just(9_999)],
+        ) {
+            let mut brought = if basic { with_basic("ann", "secret") } else { Brought::default() };
+            if key {
+                brought.headers.insert("x-key", "t0ken".into());
+            }
+            brought.address = Some(if inside { "192.0.2.7" } else { "203.0.113.7" });
+            let (project, container) = (project.as_ref(), container.as_ref());
+            let decision = decide(project, container, program, instance, &brought);
+            // Together they allow what each of them allows, and never more.
+            let open = |policy: &Policy| Policy { enabled: true, ..policy.clone() };
+            let alone = |policy: Option<&Policy>| {
+                policy.is_none_or(|policy| matches!(decide(None, Some(&open(policy)), program, instance, &brought), Decision::Allow(_)))
+            };
+            let expected = enabled(project, container) && alone(project) && alone(container);
+            prop_assert_eq!(matches!(decision, Decision::Allow(_)), expected);
+            match &decision {
+                Decision::Allow(admission) => {
+                    // What was kept back was there.
+                    for carrier in &admission.consumed {
+                        prop_assert!(read(&brought, carrier).is_some());
+                    }
+                    prop_assert_eq!(admission.fresh, !admission.consumed.is_empty());
+                    // And what it proved opens the same door again, with nothing else.
+                    let again = Brought {
+                        address: brought.address,
+                        proved: admission.proofs.iter().map(|proof| proof.gate).collect(),
+                        ..Brought::default()
+                    };
+                    let again = decide(project, container, program, instance, &again);
+                    prop_assert!(matches!(again, Decision::Allow(_)));
+                }
+                Decision::Challenge(challenge) => prop_assert!(challenge.password || challenge.token),
+                Decision::Deny(denial) => prop_assert_eq!(*denial == Denial::Disabled, !enabled(project, container)),
+            }
+            for policy in [project, container].into_iter().flatten() {
+                let text = serde_json::to_string(policy).expect("JSON");
+                prop_assert_eq!(&serde_json::from_str::<Policy>(&text).expect("a policy"), policy);
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::access::{CREDENTIAL_BYTES, Carrier};
+use crate::access::{CREDENTIAL_BYTES, Carrier, Digest};
 
 /// Keys of one gate, of which a token is tried against as many at most.
 pub const KEYS: usize = 16;
@@ -108,7 +108,8 @@ impl From<Written> for Jwt {
     fn from(written: Written) -> Jwt {
         // What was taken once and cannot be read any more verifies nothing: the gate stays shut,
         // and the rest of the table in effect.
-        let keys = Keys::read(written.alg, &written.key).unwrap_or(Keys {
+        let keys = Keys::read(written.alg, &written.key).unwrap_or_else(|_| Keys {
+            digest: Digest::of(&[written.key.as_bytes()]),
             text: written.key,
             read: Vec::new(),
         });
@@ -137,6 +138,7 @@ impl From<Jwt> for Written {
 pub struct Keys {
     text: String,
     read: Vec<Key>,
+    digest: Digest,
 }
 
 #[derive(Clone)]
@@ -214,6 +216,7 @@ impl Keys {
         Ok(Keys {
             text: text.to_owned(),
             read,
+            digest: Digest::of(&[text.as_bytes()]),
         })
     }
 
@@ -340,6 +343,13 @@ pub enum BadToken {
 }
 
 impl Jwt {
+    /// Of all that it asks for.
+    pub(crate) fn digest(&self) -> Digest {
+        let rest = (self.algorithm, &self.sources, &self.claims);
+        let rest = serde_json::to_vec(&rest).expect("a gate is JSON");
+        Digest::of(&[b"jwt", self.keys.digest.bytes(), &rest])
+    }
+
     pub fn verify(&self, token: &str, now: u64) -> Result<Verified, BadToken> {
         if token.len() > CREDENTIAL_BYTES {
             return Err(BadToken::TooLong);
@@ -455,5 +465,377 @@ fn signed(algorithm: Algorithm, key: &DecodingKey, message: &[u8], given: &[u8])
         }
         (Algorithm::EdDSA, DecodingKeyKind::SecretOrDer(key)) => point(&signature::ED25519, key),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use ring::rand::SystemRandom;
+    use ring::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
+    use ring::{hmac, signature};
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const SECRET: &str = "a secret that only two know";
+    const RSA: &str = include_str!("../testdata/rsa.pem");
+    const RSA_PUBLIC: &str = include_str!("../testdata/rsa.pub.pem");
+    const RSA_SHORT: &str = include_str!("../testdata/rsa-1024.pub.pem");
+
+    type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
+    /// Something that signs, with its public half as PEM and as JWK.
+    struct Signer {
+        algorithm: Algorithm,
+        sign: Sign,
+        key: String,
+        jwk: Value,
+    }
+
+    fn pem(prefix: &[u8], key: &[u8]) -> String {
+        let der = [prefix, key].concat();
+        let text = STANDARD.encode(der);
+        format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
+    }
+
+    fn unpem(text: &str) -> Vec<u8> {
+        let inner: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+        STANDARD.decode(inner).expect("PEM")
+    }
+
+    fn signers() -> Vec<Signer> {
+        let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut all = Vec::new();
+        for (algorithm, mac) in [
+            (Algorithm::HS256, hmac::HMAC_SHA256),
+            (Algorithm::HS384, hmac::HMAC_SHA384),
+            (Algorithm::HS512, hmac::HMAC_SHA512),
+        ] {
+            let key = hmac::Key::new(mac, SECRET.as_bytes());
+            all.push(Signer {
+                algorithm,
+                sign: Box::new(move |it| hmac::sign(&key, it).as_ref().to_vec()),
+                key: SECRET.into(),
+                jwk: json!({ "kty": "oct", "k": b64(SECRET.as_bytes()) }),
+            });
+        }
+        for (algorithm, padding) in [
+            (Algorithm::RS256, &signature::RSA_PKCS1_SHA256),
+            (Algorithm::RS384, &signature::RSA_PKCS1_SHA384),
+            (Algorithm::RS512, &signature::RSA_PKCS1_SHA512),
+        ] {
+            let pair = RsaKeyPair::from_pkcs8(&unpem(RSA)).expect("a key");
+            let (n, e) = {
+                let public: ring::rsa::PublicKeyComponents<Vec<u8>> = pair.public().into();
+                (public.n, public.e)
+            };
+            all.push(Signer {
+                algorithm,
+                sign: Box::new(move |it| {
+                    let mut signature = vec![0; pair.public().modulus_len()];
+                    pair.sign(padding, &SystemRandom::new(), it, &mut signature)
+                        .expect("signed");
+                    signature
+                }),
+                key: RSA_PUBLIC.into(),
+                jwk: json!({ "kty": "RSA", "n": b64(&n), "e": b64(&e) }),
+            });
+        }
+        let p256 = hex::decode("3059301306072a8648ce3d020106082a8648ce3d030107034200");
+        let p384 = hex::decode("3076301006072a8648ce3d020106052b81040022036200");
+        for (algorithm, kind, prefix, curve) in [
+            (
+                Algorithm::ES256,
+                &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+                p256,
+                "P-256",
+            ),
+            (
+                Algorithm::ES384,
+                &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+                p384,
+                "P-384",
+            ),
+        ] {
+            let random = SystemRandom::new();
+            let pkcs8 = EcdsaKeyPair::generate_pkcs8(kind, &random).expect("a key");
+            let pair = EcdsaKeyPair::from_pkcs8(kind, pkcs8.as_ref(), &random).expect("a key");
+            let point = pair.public_key().as_ref().to_vec();
+            let (x, y) = point[1..].split_at((point.len() - 1) / 2);
+            all.push(Signer {
+                algorithm,
+                key: pem(&prefix.expect("hex"), &point),
+                jwk: json!({ "kty": "EC", "crv": curve, "x": b64(x), "y": b64(y) }),
+                sign: Box::new(move |it| pair.sign(&random, it).expect("signed").as_ref().to_vec()),
+            });
+        }
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key");
+        let point = pair.public_key().as_ref().to_vec();
+        all.push(Signer {
+            algorithm: Algorithm::EdDSA,
+            key: pem(
+                &hex::decode("302a300506032b6570032100").expect("hex"),
+                &point,
+            ),
+            jwk: json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(&point) }),
+            sign: Box::new(move |it| pair.sign(it).as_ref().to_vec()),
+        });
+        all
+    }
+
+    impl Signer {
+        fn token(&self, header: Value, claims: Value) -> String {
+            let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+            let message = format!("{}.{}", part(header), part(claims));
+            let signature = URL_SAFE_NO_PAD.encode((self.sign)(message.as_bytes()));
+            format!("{message}.{signature}")
+        }
+
+        fn good(&self, claims: Value) -> String {
+            self.token(
+                json!({ "alg": self.algorithm.as_str(), "typ": "JWT" }),
+                claims,
+            )
+        }
+    }
+
+    fn gate(algorithm: Algorithm, key: &str, claims: Value) -> Jwt {
+        Jwt {
+            algorithm,
+            keys: Keys::read(algorithm, key).expect("a key"),
+            sources: vec![Carrier::authorization()],
+            claims: serde_json::from_value(claims).expect("claims"),
+        }
+    }
+
+    #[test]
+    fn every_algorithm_is_verified_and_opens_no_other_gate() {
+        let signers = signers();
+        let claims = json!({ "sub": "ann", "exp": NOW + 60 });
+        assert_eq!(signers.len(), Algorithm::ALL.len());
+        for signer in &signers {
+            let token = signer.good(claims.clone());
+            let name = signer.algorithm.as_str();
+            let verified = Verified {
+                subject: Some("ann".into()),
+                expires: Some(NOW + 60),
+            };
+            let jwks = json!({ "keys": [signer.jwk] }).to_string();
+            for key in [&signer.key, &jwks] {
+                let gate = gate(signer.algorithm, key, json!({}));
+                assert_eq!(gate.verify(&token, NOW).as_ref(), Ok(&verified), "{name}");
+                // It survives being kept.
+                let kept = serde_json::to_string(&gate).expect("JSON");
+                let again: Jwt = serde_json::from_str(&kept).expect("a gate");
+                assert_eq!(again.verify(&token, NOW).as_ref(), Ok(&verified), "{name}");
+            }
+            let gate = gate(signer.algorithm, &signer.key, json!({}));
+            for other in &signers {
+                if other.algorithm != signer.algorithm {
+                    let token = other.good(claims.clone());
+                    assert_eq!(gate.verify(&token, NOW), Err(BadToken::Algorithm), "{name}");
+                    // The same signature under the gate's own name.
+                    let renamed = other.token(json!({ "alg": name }), claims.clone());
+                    let refused = gate.verify(&renamed, NOW);
+                    assert_eq!(refused, Err(BadToken::Signature), "{name}");
+                }
+            }
+            for at in [0, token.len() / 3, token.len() / 2, token.len() - 10] {
+                let mut forged = token.clone().into_bytes();
+                forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+                let forged = String::from_utf8(forged).expect("text");
+                assert!(gate.verify(&forged, NOW).is_err(), "{name} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn algorithms_are_not_confused() {
+        let gate = gate(Algorithm::RS256, RSA_PUBLIC, json!({}));
+        let claims = json!({ "sub": "root" });
+        // Signed with the public key as if it were a secret.
+        for key in [
+            RSA_PUBLIC.as_bytes(),
+            RSA_PUBLIC.trim().as_bytes(),
+            &unpem(RSA_PUBLIC),
+        ] {
+            for mac in [hmac::HMAC_SHA256, hmac::HMAC_SHA384] {
+                let key = hmac::Key::new(mac, key);
+                let forger = Signer {
+                    algorithm: Algorithm::HS256,
+                    sign: Box::new(move |it| hmac::sign(&key, it).as_ref().to_vec()),
+                    key: String::new(),
+                    jwk: Value::Null,
+                };
+                assert_eq!(
+                    gate.verify(&forger.good(claims.clone()), NOW),
+                    Err(BadToken::Algorithm)
+                );
+                let renamed = forger.token(json!({ "alg": "RS256" }), claims.clone());
+                assert_eq!(gate.verify(&renamed, NOW), Err(BadToken::Signature));
+            }
+        }
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        for alg in ["none", "None", "NONE", "nOnE", "", "RS256 ", "rs256"] {
+            for signature in ["", "AAAA"] {
+                let token = format!(
+                    "{}.{}.{signature}",
+                    part(&json!({ "alg": alg })),
+                    part(&claims)
+                );
+                assert_eq!(gate.verify(&token, NOW), Err(BadToken::Algorithm), "{alg}");
+            }
+        }
+        let signer = &signers()[3];
+        // A key that the token brings itself is not believed, and what must be understood is not.
+        for header in [
+            json!({ "alg": "RS256", "crit": ["exp"], "exp": 1 }),
+            json!({ "alg": "RS256", "crit": ["b64"], "b64": false }),
+        ] {
+            assert_eq!(
+                gate.verify(&signer.token(header, claims.clone()), NOW),
+                Err(BadToken::Algorithm)
+            );
+        }
+        let ed = signers().pop().expect("EdDSA");
+        let other = signers().pop().expect("another key");
+        let gate = self::gate(Algorithm::EdDSA, &ed.key, json!({}));
+        let brought = other.token(
+            json!({ "alg": "EdDSA", "jwk": other.jwk, "jku": "https://evil.example" }),
+            claims,
+        );
+        assert_eq!(gate.verify(&brought, NOW), Err(BadToken::Signature));
+    }
+
+    #[test]
+    fn time_and_claims_are_checked() {
+        let signer = &signers()[0];
+        let wanted =
+            json!({ "iss": "https://id.example", "aud": "hoody", "admin": true, "level": 3 });
+        let gate = gate(Algorithm::HS256, SECRET, wanted.clone());
+        let with = |changes: Value| {
+            let mut claims = wanted.clone();
+            let all = claims.as_object_mut().expect("an object");
+            for (name, value) in changes.as_object().expect("an object") {
+                match value {
+                    Value::Null => all.remove(name),
+                    value => all.insert(name.clone(), value.clone()),
+                };
+            }
+            gate.verify(&signer.good(claims), NOW).map(|it| it.expires)
+        };
+        assert_eq!(with(json!({})), Ok(None));
+        assert_eq!(with(json!({ "aud": ["other", "hoody"] })), Ok(None));
+        assert_eq!(with(json!({ "level": 3.0 })), Ok(None));
+        assert_eq!(with(json!({ "exp": NOW as f64 + 0.5 })), Ok(Some(NOW)));
+        assert_eq!(
+            with(json!({ "exp": NOW - LEEWAY + 1 })),
+            Ok(Some(NOW - LEEWAY + 1))
+        );
+        assert_eq!(with(json!({ "nbf": NOW + LEEWAY })), Ok(None));
+        for bad in [
+            json!({ "exp": NOW - LEEWAY }),
+            json!({ "exp": 0 }),
+            json!({ "exp": -1 }),
+            json!({ "exp": "tomorrow" }),
+            json!({ "exp": [NOW + 60] }),
+            json!({ "nbf": NOW + LEEWAY + 1 }),
+            json!({ "nbf": true }),
+        ] {
+            assert_eq!(with(bad.clone()), Err(BadToken::Time), "{bad}");
+        }
+        for bad in [
+            json!({ "iss": null }),
+            json!({ "iss": "https://id.example/" }),
+            json!({ "iss": ["https://id.example"] }),
+            json!({ "aud": null }),
+            json!({ "aud": "other" }),
+            json!({ "aud": [] }),
+            json!({ "admin": "true" }),
+            json!({ "admin": false }),
+            json!({ "level": "3" }),
+        ] {
+            assert_eq!(with(bad.clone()), Err(BadToken::Claims), "{bad}");
+        }
+        let long = signer.good(json!({ "x": "x".repeat(CREDENTIAL_BYTES) }));
+        assert_eq!(gate.verify(&long, NOW), Err(BadToken::TooLong));
+        for odd in ["", ".", "..", "...", "a.b.c", "e30.e30.e30", "é.é.é"] {
+            assert!(gate.verify(odd, NOW).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_set_of_keys_is_chosen_from_by_id() {
+        let (one, two) = (signers().pop().expect("one"), signers().pop().expect("two"));
+        let named = |signer: &Signer, id: &str| {
+            let mut jwk = signer.jwk.clone();
+            jwk["kid"] = id.into();
+            jwk
+        };
+        let mut foreign = signers()[3].jwk.clone();
+        foreign["kid"] = "rsa".into();
+        let set = json!({ "keys": [named(&one, "1"), named(&two, "2"), foreign] }).to_string();
+        let gate = gate(Algorithm::EdDSA, &set, json!({}));
+        assert_eq!(gate.keys.read.len(), 2);
+        let token = |signer: &Signer, id: Option<&str>| {
+            let mut header = json!({ "alg": "EdDSA" });
+            if let Some(id) = id {
+                header["kid"] = id.into();
+            }
+            gate.verify(&signer.token(header, json!({})), NOW).is_ok()
+        };
+        assert!(token(&one, Some("1")) && token(&two, Some("2")) && token(&two, None));
+        assert!(!token(&one, Some("2")) && !token(&one, Some("rsa")) && !token(&one, Some("")));
+        let mut encrypts = named(&one, "1");
+        encrypts["use"] = "enc".into();
+        let only = |jwk: Value| Keys::read(Algorithm::EdDSA, &json!({ "keys": [jwk] }).to_string());
+        assert_eq!(only(encrypts).err(), Some(BadKey::NoKey("EdDSA")));
+        let many: Vec<Value> = (0..=KEYS).map(|id| named(&one, &id.to_string())).collect();
+        let many = json!({ "keys": many }).to_string();
+        assert_eq!(
+            Keys::read(Algorithm::EdDSA, &many).err(),
+            Some(BadKey::TooManyKeys)
+        );
+    }
+
+    #[test]
+    fn keys_that_fit_no_algorithm_are_refused() {
+        let signers = signers();
+        let (rsa, p256, p384) = (&signers[3], &signers[6], &signers[7]);
+        for (algorithm, text, why) in [
+            (Algorithm::HS256, "", BadKey::Empty),
+            (Algorithm::HS256, RSA_PUBLIC, BadKey::PublicSecret("HS256")),
+            (Algorithm::RS256, "a secret", BadKey::NotPem("RS256")),
+            (Algorithm::RS256, RSA, BadKey::Private),
+            (Algorithm::RS256, RSA_SHORT, BadKey::WrongKind("RS256")),
+            (Algorithm::RS256, &p256.key, BadKey::WrongKind("RS256")),
+            (Algorithm::ES256, &p384.key, BadKey::WrongKind("ES256")),
+            (Algorithm::ES384, &p256.key, BadKey::WrongKind("ES384")),
+            (Algorithm::EdDSA, &rsa.key, BadKey::WrongKind("EdDSA")),
+            (Algorithm::ES256, "{\"keys\":[]}", BadKey::NoKey("ES256")),
+            (
+                Algorithm::HS256,
+                &"x".repeat(KEY_BYTES + 1),
+                BadKey::TooLong,
+            ),
+        ] {
+            assert_eq!(Keys::read(algorithm, text).err(), Some(why), "{text:.40}");
+        }
+        assert!(matches!(
+            Keys::read(Algorithm::RS256, "{\"keys\":1}"),
+            Err(BadKey::NotJwks(_))
+        ));
+        // One that was kept and is no key opens nothing, and breaks nothing.
+        let kept = json!({ "alg": "RS256", "key": "broken", "sources": ["header:authorization"] });
+        let gate: Jwt = serde_json::from_value(kept).expect("a gate");
+        assert_eq!(
+            gate.verify(&rsa.good(json!({})), NOW),
+            Err(BadToken::Signature)
+        );
+        assert!(!format!("{:?}", self::gate(Algorithm::HS256, SECRET, json!({}))).contains(SECRET));
     }
 }

@@ -351,3 +351,219 @@ fn reads_twice(path: &str) -> bool {
         .any(|odd| lower.contains(odd))
         || path.split('/').any(|part| matches!(part, "." | ".."))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key(byte: u8) -> LinkKey {
+        LinkKey::new([byte; 32])
+    }
+
+    fn link() -> Link {
+        Link {
+            id: Id([7; 12]),
+            container: Id([1; 12]),
+            service: "files".into(),
+            instance: 1,
+            expires: NOW + 60,
+            methods: Methods::ALL,
+            prefix: None,
+        }
+    }
+
+    fn asked() -> Use<'static> {
+        Use {
+            container: Id([1; 12]),
+            service: "files",
+            instance: 1,
+            method: "GET",
+            path: "/docs/a",
+            now: NOW,
+        }
+    }
+
+    #[test]
+    fn a_token_is_believed_whole_or_not_at_all() {
+        let token = link().mint(&key(1)).expect("a token");
+        assert!(token.len() < 120, "{}", token.len());
+        assert_eq!(Link::verify(&token, &key(1)), Ok(link()));
+        assert_eq!(Link::verify(&token, &key(2)), Err(BadLink::Signature));
+        for at in 0..token.len() {
+            let mut forged = token.clone().into_bytes();
+            forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+            let forged = String::from_utf8(forged).expect("text");
+            assert!(Link::verify(&forged, &key(1)).is_err(), "{at}");
+        }
+        for cut in 0..token.len() {
+            assert!(Link::verify(&token[..cut], &key(1)).is_err(), "{cut}");
+        }
+        for odd in ["", "=", "é", &"A".repeat(2_000)] {
+            assert_eq!(Link::verify(odd, &key(1)), Err(BadLink::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_link_opens_what_it_says() {
+        let mut reads = Link {
+            methods: Methods::READ,
+            prefix: Some("/docs".into()),
+            ..link()
+        };
+        let with = |change: &dyn Fn(&mut Use<'static>)| {
+            let mut used = asked();
+            change(&mut used);
+            reads.allows(&used)
+        };
+        assert_eq!(with(&|_| {}), Ok(()));
+        for path in [
+            "/docs",
+            "/docs/",
+            "/docs/a/b%20c",
+            "/docs/.hidden",
+            "/docs/a..b",
+        ] {
+            assert_eq!(with(&|used| used.path = path), Ok(()), "{path}");
+        }
+        for path in [
+            "/",
+            "/docsx",
+            "/Docs",
+            "/other",
+            "/docs/../other",
+            "/docs/..",
+            "/docs/%2e%2e/other",
+            "/docs/%2E./x",
+            "/docs%2fx",
+            "/docs/..%2fother",
+            "/docs/..\\other",
+            "/docs//other",
+            "/docs/%252e%252e/x",
+            "/docs/..;/other",
+            "//docs",
+            "/docs/./a",
+        ] {
+            assert_eq!(with(&|used| used.path = path), Err(Misuse::Path), "{path}");
+        }
+        for method in ["HEAD", "OPTIONS"] {
+            assert_eq!(with(&|used| used.method = method), Ok(()));
+        }
+        for method in ["POST", "PUT", "DELETE", "PROPFIND", "get"] {
+            assert_eq!(
+                with(&|used| used.method = method),
+                Err(Misuse::Method),
+                "{method}"
+            );
+        }
+        assert_eq!(with(&|used| used.now = NOW + 60), Err(Misuse::Expired));
+        assert_eq!(
+            with(&|used| used.service = "terminal"),
+            Err(Misuse::Elsewhere)
+        );
+        assert_eq!(with(&|used| used.instance = 2), Err(Misuse::Elsewhere));
+        assert_eq!(
+            with(&|used| used.container = Id([2; 12])),
+            Err(Misuse::Elsewhere)
+        );
+        reads.prefix = Some("/docs/".into());
+        assert_eq!(reads.allows(&asked()), Ok(()));
+        let used = Use {
+            method: "PROPFIND",
+            ..asked()
+        };
+        assert_eq!(link().allows(&used), Ok(()));
+    }
+
+    #[test]
+    fn methods_are_named() {
+        let some = Methods::named(&["get", "POST"]).expect("methods");
+        assert_eq!(some.names(), Some(vec!["GET", "POST"]));
+        assert!(!some.is_read_only() && some.read_only().is_read_only());
+        assert_eq!(Methods::ALL.names(), None);
+        assert_eq!(Methods::ALL.read_only(), Methods::READ);
+        assert_eq!(Methods::named(&["BREW"]), Err(UnknownMethod));
+    }
+
+    #[test]
+    fn terms_that_cannot_be_kept_are_refused() {
+        let with = |prefix: &str| {
+            let prefix = Some(prefix.to_owned());
+            Link { prefix, ..link() }.mint(&key(1))
+        };
+        assert!(with("/a/b").is_ok() && with("/").is_ok());
+        for odd in [
+            "", "a", "/a/../b", "/a%2f", "/a?b", "/a#b", "/a\\b", "/a b", "/é", "//a", "/.",
+        ] {
+            assert_eq!(with(odd), Err(BadTerms::Prefix), "{odd}");
+        }
+        let long = format!("/{}", "a".repeat(PREFIX_BYTES));
+        assert_eq!(with(&long), Err(BadTerms::LongPrefix));
+        for service in ["", &"a".repeat(33)] {
+            let link = Link {
+                service: service.into(),
+                ..link()
+            };
+            assert_eq!(link.mint(&key(1)), Err(BadTerms::Service));
+        }
+        let widest = Link {
+            service: "a".repeat(32),
+            prefix: Some(format!("/{}", "a".repeat(PREFIX_BYTES - 1))),
+            ..link()
+        };
+        let token = widest.mint(&key(1)).expect("a token");
+        assert_eq!(Link::verify(&token, &key(1)), Ok(widest));
+    }
+
+    #[test]
+    fn links_are_revoked_within_a_bound() {
+        let mut links = Links {
+            key: key(1),
+            revoked: vec![],
+        };
+        assert_eq!(links.stands(&link(), NOW), Ok(()));
+        assert!(links.revoke(link().id, link().expires, NOW));
+        assert_eq!(links.stands(&link(), NOW), Err(Misuse::Revoked));
+        assert_eq!(links.stands(&link(), NOW + 60), Err(Misuse::Expired));
+        let id = |n: usize| {
+            let mut id = Id([9; 12]);
+            id.0[..8].copy_from_slice(&n.to_be_bytes());
+            id
+        };
+        for n in 1..REVOKED {
+            assert!(links.revoke(id(n), NOW + 100, NOW));
+        }
+        assert!(!links.revoke(id(REVOKED), NOW + 100, NOW));
+        assert!(links.revoke(id(1), NOW + 100, NOW), "it is in the list");
+        // The expired one makes room.
+        assert!(links.revoke(id(REVOKED), NOW + 100, NOW + 60));
+        assert_eq!(links.revoked.len(), REVOKED);
+        let kept = serde_json::to_string(&links).expect("JSON");
+        assert_eq!(serde_json::from_str::<Links>(&kept).expect("links"), links);
+        assert!(!format!("{links:?}").contains("01010101"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_minted_is_read(
+            id in any::<[u8; 12]>(), container in any::<[u8; 12]>(), instance: u32, expires: u64,
+            methods: u8, service in "[a-z]{1,32}", prefix in proptest::option::of("(/[a-z0-9._~-]{1,9}){1,5}"),
+        ) {
+            let link = Link {
+                id: Id(id), container: Id(container), service, instance, expires,
+                methods: Methods(methods), prefix,
+            };
+            if let Ok(token) = link.mint(&key(3)) {
+                prop_assert_eq!(Link::verify(&token, &key(3)), Ok(link));
+            }
+        }
+
+        #[test]
+        fn any_text_is_refused(text in "\\PC{0,200}") {
+            prop_assert!(Link::verify(&text, &key(3)).is_err());
+        }
+    }
+}

@@ -3,9 +3,12 @@
 mod aliases;
 mod attacks;
 mod feed;
+mod gates;
 mod kit;
 mod limits;
+mod links;
 mod refusals;
 mod requests;
 mod rig;
+mod signin;
 mod streams;
