@@ -58,6 +58,7 @@ fn place(container: Id, project: Id) -> Place {
 
 struct Api {
     control: Control,
+    router: axum::Router,
     token: String,
 }
 
@@ -68,9 +69,8 @@ impl Api {
             .uri(path)
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", "application/json")
-            .body(body.to_string().into())?;
-        let router = control::api(&self.control).router();
-        let answer = router.oneshot(request).await?;
+            .body(Full::<Bytes>::from(body.to_string()))?;
+        let answer = self.router.clone().oneshot(request).await?;
         let status = answer.status();
         let bytes = answer.into_body().collect().await?.to_bytes();
         let mut body: Value = serde_json::from_slice(&bytes)?;
@@ -95,7 +95,12 @@ async fn one(size: usize, changes: usize) -> anyhow::Result<Value> {
     let fake = Fake::silent(state.path().join("containers"));
     let config = control::Config::new(state.path(), NODE, DOMAIN);
     let control = Control::open(config, Arc::new(fake)).await?;
-    let api = Arc::new(Api { control, token });
+    let router = control::api(&control).router();
+    let api = Arc::new(Api {
+        control,
+        router,
+        token,
+    });
     let project = api
         .ask(Method::POST, "/api/v1/projects/", json!({ "alias": "p" }))
         .await?;

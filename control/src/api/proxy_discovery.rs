@@ -1,6 +1,6 @@
 //! What the rules of a container come to: its settings, its groups, and what holds for a service.
 
-use kit::{Call, Fault, Operation, Route};
+use kit::{Call, Fault, Operation, Route, Verb};
 use routes::access::Program;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -192,6 +192,7 @@ pub struct UpdateSettings {
 
 impl Operation for UpdateSettings {
     const ROUTE: Route = Route::put("/api/v1/containers/{id}/proxy/settings")
+        .also(Verb::Patch)
         .headers(&["if-match"])
         .named("updateContainerProxySettingsPatch")
         .cli("containers proxy settings update")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kit::{Call, Fault, Operation, Route};
+use kit::{Call, Fault, Operation, Route, Verb};
 use routes::access::Program;
 use routes::hook::{self, Hook as Kept, Hooks, Match as Matches, OnError, Script as Runs};
 use schemars::JsonSchema;
@@ -571,6 +571,7 @@ pub struct Update {
 
 impl Operation for Update {
     const ROUTE: Route = Route::put("/api/v1/containers/{id}/proxy/hooks/{service}/{hookId}")
+        .also(Verb::Patch)
         .headers(&["if-match"])
         .named("updateContainerProxyHookPatch")
         .cli("containers proxy hooks update")
