@@ -494,6 +494,7 @@ mod tests {
             access: None,
             links: None,
             hooks: None,
+            address: None,
         }
     }
 

@@ -765,6 +765,9 @@ fn place(
         access: None,
         links: None,
         hooks: None,
+        address: observed
+            .and_then(|observed| observed.address)
+            .map(Into::into),
     })
 }
 

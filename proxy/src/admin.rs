@@ -41,6 +41,8 @@ pub struct Metrics {
     pub log_dropped: IntCounter,
     /// Exchanges that were ended because the rules no longer allow them.
     pub cut: IntCounter,
+    /// Requests that a hook's script was asked about, by what came of it.
+    pub hooks: IntCounterVec,
     pub wrong_credentials: IntCounter,
 }
 
@@ -118,6 +120,11 @@ impl Metrics {
             table_places: gauge("table_containers", "Containers in the routing table."),
             feed_connected: gauge("feed_connected", "Whether control is connected."),
             log_dropped: counter("access_log_dropped_total", "Lines the log had no room for."),
+            hooks: counters(
+                "hooks_total",
+                "Requests that a hook's script was asked about.",
+                &["outcome"],
+            ),
             cut: counter("cut_total", "Exchanges ended by a change of rules."),
             wrong_credentials: counter("wrong_credentials_total", "Credentials that were wrong."),
             registry,

@@ -6,6 +6,7 @@
 //! rules have changed: see [`crate::lines`].
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
@@ -209,7 +210,7 @@ impl Visitor {
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Outcome {
-    Pass(Box<Pass>),
+    Pass(Box<Passed>),
     /// A credential in the address becomes a cookie: set it, and go on without these parameters.
     Exchange {
         session: Session,
@@ -226,6 +227,37 @@ pub enum Tried {
     Nothing,
     Right,
     Wrong,
+}
+
+/// With what somebody passed.
+#[derive(Debug)]
+pub struct Passed {
+    identity: Option<Identity>,
+    consumed: Vec<Carrier>,
+    offer: Option<Offer>,
+    session: Option<Session>,
+    link: Option<String>,
+    until: Option<u64>,
+}
+
+impl Passed {
+    /// The right to go on that follows from it.
+    pub fn go_on(self, visitor: Visitor, rules: Rules) -> Pass {
+        let exchange = Exchange {
+            visitor,
+            offer: self.offer,
+            session: self.session,
+            link: self.link,
+            until: self.until,
+            rules: Mutex::new(rules),
+            cut: AtomicBool::new(false),
+        };
+        Pass {
+            identity: self.identity,
+            consumed: self.consumed,
+            exchange: Arc::new(exchange),
+        }
+    }
 }
 
 /// The right to go on to the container, and what is kept back from it.
@@ -247,6 +279,8 @@ pub struct Exchange {
     until: Option<u64>,
     /// What it was judged by last.
     rules: Mutex<Rules>,
+    /// Whether it was ended because it is no longer allowed.
+    cut: AtomicBool,
 }
 
 /// Decide about a request.
@@ -354,20 +388,15 @@ pub fn judge(rules: &Rules, visitor: &Visitor, keys: &Keys, now: u64) -> (Outcom
             .flatten(),
         held.as_ref().map(|(link, _, _)| link.expires),
     ];
-    let exchange = Exchange {
-        visitor: visitor.clone(),
+    let passed = Passed {
+        identity: admission.identity,
+        consumed,
         offer,
         session,
         link: held.map(|(_, text, _)| text),
         until: ends.into_iter().flatten().min(),
-        rules: Mutex::new(rules.clone()),
     };
-    let pass = Pass {
-        identity: admission.identity,
-        consumed,
-        exchange: Arc::new(exchange),
-    };
-    (Outcome::Pass(Box::new(pass)), tried)
+    (Outcome::Pass(Box::new(passed)), tried)
 }
 
 /// The session that follows from an admission: what was remembered lives no longer than before.
@@ -429,6 +458,15 @@ pub fn sign_in(rules: &Rules, visitor: &Visitor, offer: &Offer, keys: &Keys, now
 }
 
 impl Exchange {
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+    }
+
+    /// Whether it was ended because it is no longer allowed.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
     /// Whether it may go on. `rules` are those of now; without any, everybody may.
     pub fn stands(&self, rules: Option<&Rules>, now: u64) -> bool {
         let Some(rules) = rules else { return true };

@@ -1,5 +1,7 @@
 //! The life of a request: heard out, resolved, admitted, sent on, logged.
 
+mod hooked;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use routes::access::{Carrier, Challenge};
 use routes::address::{Address, Name};
 use routes::link;
-use routes::table::Place;
+use routes::table::{Place, Table};
 
 use crate::Shared;
 use crate::admit::admit;
@@ -24,6 +26,7 @@ use crate::connection::Connection;
 use crate::cookies;
 use crate::evidence::without_cookies;
 use crate::gates::{self, Outcome, Pass, Rules, SignedIn, Tried, Visitor};
+use crate::hooks::Rewrite;
 use crate::limits::RequestPermit;
 use crate::lines::Line;
 use crate::listen::millis_now;
@@ -31,7 +34,7 @@ use crate::logs::{Record, redact};
 use crate::query;
 use crate::refusals::{Answer, Asked, Audience, Refusal};
 use crate::request::{audience, authority, check_wire, connection, declared_length, is_websocket};
-use crate::resolve::{Destination, KitDoor, refuse_host, resolve, target};
+use crate::resolve::{Destination, KitDoor, desktop, inside, refuse_host, resolve, target};
 use crate::session::Session as Remembered;
 use crate::signin::{self, FORM_BYTES, Form, Reason, SIGN_IN, SIGN_OUT};
 use crate::upstream;
@@ -105,6 +108,8 @@ pub struct Visit {
     line: Option<Arc<Line>>,
     /// Query parameters that carry credentials for the edge.
     secrets: Vec<String>,
+    /// What a hook changes before it goes on.
+    rewrite: Option<Box<Rewrite>>,
 }
 
 /// What the request filter has found out.
@@ -160,6 +165,7 @@ impl ProxyHttp for Gateway {
             pass: None,
             line: None,
             secrets: Vec::new(),
+            rewrite: None,
         }
     }
 
@@ -195,7 +201,7 @@ impl ProxyHttp for Gateway {
         match verdict {
             Verdict::Pass(destination) => {
                 visit.destination = Some(destination);
-                Ok(false)
+                self.hooked(session, visit).await
             }
             Verdict::Refuse(refusal) => {
                 self.refuse(session, visit, &refusal).await?;
@@ -289,7 +295,7 @@ impl ProxyHttp for Gateway {
         if let Some(pass) = &visit.pass
             && let Some(line) = digest.and_then(upstream::line)
         {
-            line.carry(Some(pass.exchange.clone()));
+            line.carry(pass.exchange.clone());
             visit.line = Some(line.clone());
         }
         Ok(())
@@ -301,20 +307,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        strip(request);
-        if let Some(theirs) = cookies::without_ours(&request.headers) {
-            replace(request, &header::COOKIE, theirs)?;
-        }
-        // A link that nobody asked for goes no further either.
-        if let Some(Destination::Kit { place, .. }) = &visit.destination
-            && place.links.is_some()
-        {
-            without_params(request, &[link::PARAM])?;
-        }
-        if let Some(pass) = &visit.pass {
-            keep_back(request, pass)?;
-            introduce(request, pass)?;
-        }
+        disguise(request, visit)?;
         let name = visit
             .name
             .as_ref()
@@ -346,6 +339,13 @@ impl ProxyHttp for Gateway {
                     && let Ok(Some(target)) = target(alias, request.raw_path())
                 {
                     request.set_raw_path(target.as_bytes())?;
+                }
+                if let (true, Some(index)) = (door.desktop, door.index) {
+                    let sent = String::from_utf8_lossy(request.raw_path()).into_owned();
+                    request.set_raw_path(desktop(index, &sent).as_bytes())?;
+                }
+                if let Some(change) = &visit.rewrite {
+                    hooked::rewrite(request, change)?;
                 }
                 request.insert_header(edge::SERVICE, door.service)?;
                 if let Some(index) = door.index {
@@ -454,8 +454,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, visit: &mut Visit) {
-        if let Some(line) = &visit.line {
-            line.carry(None);
+        if let (Some(line), Some(pass)) = (&visit.line, &visit.pass) {
+            line.leave(&pass.exchange);
         }
         if visit.is_cut() {
             self.shared.metrics.cut.inc();
@@ -532,6 +532,10 @@ impl Gateway {
             return Err(Refusal::BodyTooLarge.into());
         }
         let table = table.load();
+        let address = match address {
+            Address::Local => self.inside(session, visit, &table)?,
+            other => other,
+        };
         let now = || jiff::Timestamp::now().as_millisecond();
         let destination = resolve(&address, &table, now)?;
         if let Destination::Kit { place, door, alias } = &destination {
@@ -572,8 +576,8 @@ impl Gateway {
                 target: "/".to_owned(),
                 visitor,
             }),
-            Outcome::Pass(pass) => {
-                visit.pass = Some(pass);
+            Outcome::Pass(passed) => {
+                visit.pass = Some(Box::new(passed.go_on(visitor, rules)));
                 Ok(())
             }
             Outcome::Exchange { session, without } => {
@@ -782,6 +786,34 @@ impl Gateway {
         self.send(session, answer, "same-origin", cookie).await
     }
 
+    /// Where a container means that asks for its own `localhost`. What it asks for is then left
+    /// without the segment that named the service.
+    fn inside(
+        &self,
+        session: &mut Session,
+        visit: &Visit,
+        table: &Table,
+    ) -> Result<Address, Refusal> {
+        let client = visit.connection.as_ref().ok_or(Refusal::UnknownHost)?;
+        let place = table.at(client.client.ip().to_canonical());
+        let container = place.ok_or(Refusal::UnknownHost)?.container;
+        let request = session.req_header_mut();
+        let sent = std::str::from_utf8(request.raw_path()).map_err(|_| Refusal::UnknownService)?;
+        let (door, rest) = inside(sent)?;
+        let target = match rest.starts_with('/') {
+            true => rest.to_owned(),
+            false => format!("/{rest}"),
+        };
+        request
+            .set_raw_path(target.as_bytes())
+            .map_err(|_| Refusal::BadRequest("its target is not a URI"))?;
+        Ok(Address::Container {
+            project: None,
+            container,
+            door,
+        })
+    }
+
     fn to_https(&self, request: &RequestHeader, name: &Name) -> Verdict {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return Refusal::HttpsRequired.into();
@@ -964,7 +996,9 @@ fn millis(duration: Duration) -> f64 {
 impl Visit {
     /// Whether what it was doing was ended because the rules have changed.
     fn is_cut(&self) -> bool {
-        self.line.as_ref().is_some_and(|line| line.is_cut())
+        self.pass
+            .as_ref()
+            .is_some_and(|pass| pass.exchange.is_cut())
     }
 }
 
@@ -1054,6 +1088,26 @@ fn replace(
     request.remove_header(name);
     for value in values {
         request.append_header(name.clone(), value)?;
+    }
+    Ok(())
+}
+
+/// Make of a request what its container may see: nothing that only the edge may say, and nothing
+/// that was meant for the edge.
+fn disguise(request: &mut RequestHeader, visit: &Visit) -> pingora::Result<()> {
+    strip(request);
+    if let Some(theirs) = cookies::without_ours(&request.headers) {
+        replace(request, &header::COOKIE, theirs)?;
+    }
+    // A link that nobody asked for goes no further either.
+    if let Some(Destination::Kit { place, .. }) = &visit.destination
+        && place.links.is_some()
+    {
+        without_params(request, &[link::PARAM])?;
+    }
+    if let Some(pass) = &visit.pass {
+        keep_back(request, pass)?;
+        introduce(request, pass)?;
     }
     Ok(())
 }

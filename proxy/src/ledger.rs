@@ -340,6 +340,7 @@ mod tests {
             access: None,
             links: None,
             hooks: None,
+            address: None,
         }
     }
 

@@ -31,6 +31,7 @@ mod evidence;
 mod feed;
 mod gates;
 mod gateway;
+mod hooks;
 mod ledger;
 mod limits;
 mod lines;
@@ -84,6 +85,7 @@ struct Shared {
     sessions: session::Keys,
     attempts: attempts::Attempts,
     lines: Arc<lines::Lines>,
+    asking: Arc<hooks::Asking>,
     /// The port that a redirect to HTTPS names.
     https_port: u16,
 }

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -94,18 +94,22 @@ impl Lines {
 }
 
 impl Line {
-    /// This exchange is what it carries now, or with nothing that it carries none.
-    pub fn carry(&self, exchange: Option<Arc<Exchange>>) {
-        *self.exchange.lock().unwrap_or_else(PoisonError::into_inner) = exchange;
+    /// This exchange is what it carries from now on.
+    pub fn carry(&self, exchange: Arc<Exchange>) {
+        *self.held() = Some(exchange);
     }
 
-    /// Whether it was cut.
-    pub fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+    /// This exchange is over. By now the line may carry the next one.
+    pub fn leave(&self, exchange: &Arc<Exchange>) {
+        self.held().take_if(|held| Arc::ptr_eq(held, exchange));
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Arc<Exchange>>> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn review(&self, exists: bool, rules: Option<&Rules>, now: u64) {
-        if self.is_cut() {
+        if self.cut.load(Ordering::Acquire) {
             return;
         }
         if !exists {
@@ -123,10 +127,7 @@ impl Line {
             }
             return;
         }
-        let exchange = {
-            let held = self.exchange.lock();
-            held.unwrap_or_else(PoisonError::into_inner).clone()
-        };
+        let exchange = self.held().clone();
         if exchange.is_some_and(|exchange| !exchange.stands(rules, now / 1_000)) {
             self.cut();
         }
@@ -134,6 +135,9 @@ impl Line {
 
     fn cut(&self) {
         self.cut.store(true, Ordering::Release);
+        if let Some(exchange) = &*self.held() {
+            exchange.cut();
+        }
         // It fails where the other side has gone already.
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
     }
@@ -150,5 +154,145 @@ impl Drop for Line {
         lines
             .open
             .remove_if(&self.container, |_, known| known.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use http::HeaderMap;
+    use routes::Zone;
+    use routes::access::{Policy, Rule};
+    use routes::table::{Change, Place, Update};
+
+    use super::*;
+    use crate::gates::{Outcome, Visitor, judge};
+    use crate::session::Keys;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn place(access: Option<Policy>) -> Place {
+        let place = serde_json::json!({
+            "container": Id([1; 12]),
+            "project": Id([2; 12]),
+            "name": "web",
+            "state": "running",
+            "incarnation": 1,
+            "directory": "/run/c",
+            "owners": { "base": 0, "count": 0 },
+            "access": access,
+        });
+        serde_json::from_value(place).expect("a place")
+    }
+
+    fn table(place: Option<Place>) -> Table {
+        let mut table = Table::default();
+        if let Some(place) = place {
+            let change = Change::Upsert(place);
+            table.apply(Update {
+                generation: 1,
+                change,
+            });
+        }
+        table
+    }
+
+    fn exchange(table: &Table, keys: &Keys) -> Arc<Exchange> {
+        let place = table.places.get(&Id([1; 12])).expect("a place");
+        let rules = Rules::of(place, table).expect("rules");
+        let visitor = Visitor {
+            container: place.container,
+            service: "terminal",
+            instance: 1,
+            address: [192, 0, 2, 1].into(),
+            method: "GET".into(),
+            path: "/".into(),
+            query: String::new(),
+            headers: HeaderMap::new(),
+            secure: true,
+            origin: "https://x".into(),
+            navigates: false,
+            upgrade: false,
+        };
+        match judge(&rules, &visitor, keys, NOW / 1_000).0 {
+            Outcome::Pass(passed) => passed.go_on(visitor, rules).exchange,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A socket, and its other end.
+    fn pair() -> (UnixStream, std::os::unix::net::UnixStream) {
+        let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        for socket in [&one, &other] {
+            socket.set_nonblocking(true).expect("a socket");
+        }
+        (UnixStream::from_std(one).expect("a runtime"), other)
+    }
+
+    /// Whether the other end of a line has been shut down.
+    fn is_shut(end: &mut std::os::unix::net::UnixStream) -> bool {
+        match end.read(&mut [0]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                false
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_are_cut_when_the_rules_say_so() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let zone = Zone::new("hoody.localhost", "box1").expect("a zone");
+        let keys = Keys::open(&directory.path().join("k"), &zone, NOW / 1_000).expect("keys");
+        let open = table(Some(place(Some(Policy::open()))));
+        let shut = Policy {
+            default: Rule::Deny,
+            ..Policy::open()
+        };
+        let shut = table(Some(place(Some(shut))));
+        let (none, gone) = (table(Some(place(None))), table(None));
+        let container = Id([1; 12]);
+        let lines = Arc::new(Lines::default());
+        let (one, mut end) = pair();
+        let line = lines.add(&one, container, true).expect("a line");
+
+        // One exchange follows another before it is said to be over.
+        let (first, second) = (exchange(&open, &keys), exchange(&open, &keys));
+        line.carry(first.clone());
+        line.carry(second.clone());
+        line.leave(&first);
+        for allowing in [&open, &none] {
+            lines.review(allowing, NOW);
+            assert!(!is_shut(&mut end));
+        }
+        lines.review(&shut, NOW);
+        assert!(is_shut(&mut end));
+        assert!(second.is_cut() && !first.is_cut());
+
+        // Between two exchanges there is nothing to end, except with the container.
+        let (two, mut end) = pair();
+        let idle = lines.add(&two, container, true).expect("a line");
+        idle.carry(first.clone());
+        idle.leave(&first);
+        lines.review(&shut, NOW);
+        assert!(!is_shut(&mut end));
+        lines.review(&gone, NOW);
+        assert!(is_shut(&mut end));
+
+        // What nobody was asked for has a moment to end by itself, or until nobody asks again.
+        let (three, mut end) = pair();
+        let before = lines.add(&three, container, false).expect("a line");
+        lines.review(&shut, NOW);
+        lines.review(&none, NOW + GRACE_MILLIS);
+        lines.review(&open, NOW + 2 * GRACE_MILLIS);
+        lines.review(&open, NOW + 3 * GRACE_MILLIS - 1);
+        assert!(!is_shut(&mut end));
+        lines.review(&open, NOW + 3 * GRACE_MILLIS);
+        assert!(is_shut(&mut end));
+
+        drop((line, idle, before));
+        assert!(lines.open.is_empty());
     }
 }

@@ -31,7 +31,7 @@ use crate::lines::{self, Lines};
 use crate::logs::{Journal, OpenLog};
 use crate::session::{KeepKeys, Keys};
 use crate::tls::Tls;
-use crate::{Shared, admin, feed};
+use crate::{Shared, admin, feed, hooks};
 
 /// Connections that the kernel holds for a socket until a worker takes them.
 const BACKLOG: i32 = 1_024;
@@ -160,6 +160,7 @@ impl Proxy {
             sessions,
             attempts: Attempts::default(),
             lines: Arc::new(Lines::default()),
+            asking: Arc::new(hooks::Asking::new()),
             config,
         });
         feed::observe(&shared.table.load(), &shared);

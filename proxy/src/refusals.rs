@@ -61,6 +61,8 @@ pub enum Refusal {
     CrossOrigin,
     /// Too many wrong credentials: seconds to wait.
     TooManyAttempts(u32),
+    /// A hook's script did not say what becomes of the request.
+    HookFailed,
 }
 
 /// Which credentials a gate asks for.
@@ -120,6 +122,7 @@ pub const REFUSALS: &[(u16, &str)] = &[
     (403, "cross_origin"),
     (429, "too_many_attempts"),
     (404, "alias_path_pinned"),
+    (502, "hook_failed"),
 ];
 
 /// Who reads the answer.
@@ -179,6 +182,7 @@ impl Refusal {
             Refusal::CrossOrigin => 24,
             Refusal::TooManyAttempts(_) => 25,
             Refusal::NotBehindAlias => 26,
+            Refusal::HookFailed => 27,
         };
         REFUSALS[at]
     }
@@ -259,6 +263,7 @@ impl Refusal {
             Refusal::LinkRefused(why) => format!("This link does not open it: {why}. Ask for a new one.").into(),
             Refusal::CrossOrigin => "A page of another origin may not do this with your sign-in. Do it from this address itself.".into(),
             Refusal::TooManyAttempts(seconds) => format!("Too many wrong credentials. Wait {seconds} s and try again.").into(),
+            Refusal::HookFailed => "A script of this computer decides about requests, and it did not answer as it should.".into(),
         }
     }
 
@@ -290,6 +295,7 @@ impl Refusal {
             Refusal::LinkRefused(_) => "This link is over",
             Refusal::CrossOrigin => "From somewhere else",
             Refusal::TooManyAttempts(_) => "Too many attempts",
+            Refusal::HookFailed => "No decision",
         }
     }
 
@@ -400,6 +406,7 @@ mod tests {
             access: None,
             links: None,
             hooks: None,
+            address: None,
         })
     }
 
@@ -437,6 +444,7 @@ mod tests {
             Refusal::CrossOrigin,
             Refusal::TooManyAttempts(6),
             Refusal::NotBehindAlias,
+            Refusal::HookFailed,
         ]
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use routes::Id;
-use routes::address::{Address, Door, Label, Rejection};
+use routes::address::{Address, Door, LAST_INDEX, Label, Rejection};
 use routes::domain::Alias;
 use routes::table::{Place, Table};
 
+use crate::query;
 use crate::refusals::Refusal;
 
 /// Where a request goes.
@@ -31,6 +32,8 @@ pub struct KitDoor {
     pub index: Option<u32>,
     pub port: Option<u16>,
     pub subdir: Option<Label>,
+    /// Whether it is the terminal that starts a desktop: see [`desktop`].
+    pub desktop: bool,
 }
 
 /// Where requests for this address go at this millisecond since 1970. Whether they may go there
@@ -60,7 +63,7 @@ pub fn resolve(
             alias = Some(found.clone());
             (None, found.container, found.door)
         }
-        // From outside nobody is inside a container.
+        // Only who is inside of one is led on: see `inside`.
         Address::Local => return Err(Refusal::UnknownHost),
     };
     let place = table.find(project, container).ok_or(match alias {
@@ -73,6 +76,7 @@ pub fn resolve(
         index: None,
         port: None,
         subdir: None,
+        desktop: false,
     };
     let door = match door {
         Door::Kit { service, index } => KitDoor {
@@ -91,7 +95,12 @@ pub fn resolve(
             port: Some(port),
             ..blank
         },
-        Door::Desktop { .. } => return Err(Refusal::UnknownService),
+        Door::Desktop { index } => KitDoor {
+            service: "terminal",
+            index: Some(desktop_index(index).ok_or(Refusal::UnknownService)?),
+            desktop: true,
+            ..blank
+        },
         Door::Ssh | Door::Proxy => return Err(Refusal::NotHttp),
     };
     Ok(Destination::Kit {
@@ -99,6 +108,37 @@ pub fn resolve(
         door,
         alias,
     })
+}
+
+/// Desktops have terminals and displays of their own, after those that people count up.
+const DESKTOPS: u32 = 1600;
+
+fn desktop_index(index: u32) -> Option<u32> {
+    index
+        .checked_add(DESKTOPS)
+        .filter(|&index| index <= LAST_INDEX)
+}
+
+/// What a desktop's terminal is asked for, whatever the visitor sent: to start the desktop and to
+/// lead on to its display. Only which desktop it is may be chosen.
+pub fn desktop(index: u32, sent: &str) -> String {
+    let (path, query) = sent.split_once('?').unwrap_or((sent, ""));
+    let mut target =
+        format!("{path}?desktop=true&redirect=display&terminal_id={index}&display={index}");
+    if let Some(chosen @ ("xfce" | "mate")) = query::value(query, "desktop_env").as_deref() {
+        target.push_str("&desktop_env=");
+        target.push_str(chosen);
+    }
+    target
+}
+
+/// What a container means that asks `localhost` for this path: the door that the first segment
+/// names, and the rest.
+pub fn inside(sent: &str) -> Result<(Door, &str), Refusal> {
+    let whole = sent.strip_prefix('/').ok_or(Refusal::UnknownService)?;
+    let end = whole.find(['/', '?']).unwrap_or(whole.len());
+    let door = whole[..end].parse().map_err(refuse_host)?;
+    Ok((door, &whole[end..]))
 }
 
 /// The path and query to ask the container for, where an alias has a say in it; nothing where
@@ -153,6 +193,7 @@ mod tests {
             access: None,
             links: None,
             hooks: None,
+            address: None,
         };
         table.apply(Update {
             generation: 1,

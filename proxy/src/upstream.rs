@@ -109,6 +109,13 @@ pub fn open_kit(place: &Place) -> Result<OwnedFd, NoConnection> {
     Ok(socket)
 }
 
+/// A connection to the kit in a place, for a request of the proxy's own.
+pub async fn dial(place: &Place) -> Result<UnixStream, NoConnection> {
+    let socket = open_kit(place)?;
+    // Through the descriptor, which stays open meanwhile.
+    connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
+}
+
 /// What to connect to. The address that Pingora is given means nothing.
 #[derive(Debug)]
 enum Target {
@@ -136,9 +143,7 @@ impl L4Connect for Connector {
                 gated,
                 lines,
             } => {
-                let socket = open_kit(place)?;
-                // Through the descriptor, which stays open meanwhile.
-                let stream = connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await?;
+                let stream = dial(place).await?;
                 let line = lines
                     .add(&stream, place.container, *gated)
                     .map_err(NoConnection::Connect)?;

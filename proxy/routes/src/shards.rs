@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -24,6 +25,16 @@ impl Key for Id {
     /// Ids are random bits, all of them.
     fn shard(&self) -> u8 {
         self.0[11]
+    }
+}
+
+impl Key for IpAddr {
+    /// Addresses of one network differ at their end.
+    fn shard(&self) -> u8 {
+        match self {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets()[15],
+        }
     }
 }
 

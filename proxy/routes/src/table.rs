@@ -1,5 +1,6 @@
 //! What leads where: the routing table, and the changes that travel from control to the proxy.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +26,9 @@ pub struct Table {
     /// The aliases that are in force, by their names.
     #[serde(default, skip_serializing_if = "Shards::is_empty")]
     pub aliases: Shards<Box<str>, Arc<Alias>>,
+    /// The containers by where their requests come from.
+    #[serde(default, skip_serializing_if = "Shards::is_empty")]
+    addresses: Shards<IpAddr, Id>,
 }
 
 /// Where one container is and what state it is in.
@@ -51,6 +55,9 @@ pub struct Place {
     /// What sees its requests first; nothing where it has no hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Arc<Hooks>>,
+    /// Where its own requests come from: what tells it apart at the name `localhost`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 /// A range of host user ids: `base..base + count`.
@@ -154,11 +161,11 @@ impl Table {
                 ..Whole::default()
             }),
             Change::Whole(whole) => self.replace(whole),
-            Change::Upsert(place) => {
-                self.places.insert(place.container, Arc::new(place));
-            }
+            Change::Upsert(place) => self.put(place),
             Change::Remove(container) => {
-                self.places.remove(&container);
+                if let Some(place) = self.places.remove(&container) {
+                    self.forget(&place);
+                }
             }
             Change::Project(project) => self.set(project),
             Change::Alias(alias) => {
@@ -171,11 +178,10 @@ impl Table {
     }
 
     fn replace(&mut self, whole: Whole) {
-        self.places = whole
-            .places
-            .into_iter()
-            .map(|place| (place.container, Arc::new(place)))
-            .collect();
+        (self.places, self.addresses) = (Shards::default(), Shards::default());
+        for place in whole.places {
+            self.put(place);
+        }
         self.projects = Shards::default();
         for project in whole.projects {
             self.set(project);
@@ -187,11 +193,35 @@ impl Table {
             .collect();
     }
 
+    fn put(&mut self, place: Place) {
+        let (container, address) = (place.container, place.address);
+        if let Some(before) = self.places.insert(container, Arc::new(place)) {
+            self.forget(&before);
+        }
+        if let Some(address) = address {
+            self.addresses.insert(address, container);
+        }
+    }
+
+    /// Nothing comes from where this was any more, unless another is there by now.
+    fn forget(&mut self, place: &Place) {
+        if let Some(address) = place.address
+            && self.addresses.get(&address) == Some(&place.container)
+        {
+            self.addresses.remove(&address);
+        }
+    }
+
     fn set(&mut self, project: Project) {
         match project.policy {
             Some(policy) => self.projects.insert(project.id, Arc::new(policy)),
             None => self.projects.remove(&project.id),
         };
+    }
+
+    /// The container whose requests come from this address.
+    pub fn at(&self, address: IpAddr) -> Option<&Arc<Place>> {
+        self.places.get(self.addresses.get(&address)?)
     }
 
     /// The container with this id, if it is in this project where one was named.
@@ -221,6 +251,7 @@ mod tests {
             access: None,
             links: None,
             hooks: None,
+            address: None,
         }
     }
 
@@ -276,6 +307,27 @@ mod tests {
         table.apply(update(5, Change::Alias(alias("shop"))));
         table.apply(update(6, Change::Replace(vec![])));
         assert!(table.aliases.is_empty(), "what replaces, replaces all");
+    }
+
+    #[test]
+    fn a_container_is_found_where_it_is_now() {
+        let at = |container, last| Place {
+            address: Some(IpAddr::from([10, 0, 0, last])),
+            ..place(container, 9, State::Running)
+        };
+        let found = |table: &Table, last| {
+            let place = table.at(IpAddr::from([10, 0, 0, last]));
+            place.map(|place| place.container.0[0])
+        };
+        let mut table = Table::default();
+        table.apply(update(1, Change::Replace(vec![at(1, 1), at(2, 2)])));
+        assert_eq!((found(&table, 1), found(&table, 2)), (Some(1), Some(2)));
+        // One moves to where another is still said to be, which then goes.
+        table.apply(update(2, Change::Upsert(at(1, 2))));
+        table.apply(update(3, Change::Remove(Id([2; 12]))));
+        assert_eq!((found(&table, 1), found(&table, 2)), (None, Some(1)));
+        table.apply(update(4, Change::Upsert(place(1, 9, State::Stopped))));
+        assert_eq!(found(&table, 2), None);
     }
 
     #[test]

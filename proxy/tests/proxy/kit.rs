@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
@@ -33,6 +34,8 @@ pub struct Seen {
     pub gate: Notify,
     /// A request's connection was closed before its answer was over.
     pub abandoned: AtomicUsize,
+    /// What `/say` was told, by which hook.
+    pub told: Mutex<Vec<(String, serde_json::Value)>>,
 }
 
 /// A kit that serves until it is dropped.
@@ -149,6 +152,21 @@ async fn answer(
             let _left = Abandoned(seen.clone(), false);
             std::future::pending::<()>().await;
             unreachable!()
+        }
+        // A hook's script: it answers with its own query.
+        "/say" => {
+            let text = |name: &str| request.headers().get(name).and_then(|it| it.to_str().ok());
+            let words = ["service", "index", "subdomain"].map(|name| {
+                let name = format!("x-hoody-edge-{name}");
+                text(&name).unwrap_or("-").to_owned()
+            });
+            let query = request.uri().query().unwrap_or_default();
+            let said = percent_decode_str(query).decode_utf8_lossy().into_owned();
+            let body = request.into_body().collect().await.expect("a body");
+            let told = serde_json::from_slice(&body.to_bytes()).expect("JSON");
+            let mut all = seen.told.lock().expect("nobody panics with it");
+            all.push((words.join(" "), told));
+            Response::new(full(said))
         }
         "/ws" => websocket(request),
         "/status" => Response::builder()

@@ -4,6 +4,8 @@ mod aliases;
 mod attacks;
 mod feed;
 mod gates;
+mod hooks;
+mod hosts;
 mod kit;
 mod limits;
 mod links;

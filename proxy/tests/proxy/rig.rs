@@ -140,6 +140,7 @@ impl Rig {
             access: None,
             links: None,
             hooks: None,
+            address: None,
         };
         self.upsert(&place).await;
         Container {
