@@ -1,13 +1,15 @@
 //! Measurements on a running node, against packaged peers in the same run.
 //!
 //! `cargo run --release -p benches -- life`, `… -- hop` and so on ask the questions in [`life`],
-//! [`idle`] and [`hop`] of a node that runs; `… -- edge` needs none and asks those in [`edge`].
+//! [`idle`] and [`hop`] of a node that runs; `… -- edge` and `… -- effect` need none and ask those
+//! in [`edge`] and [`effect`].
 //! Each prints a table and writes `benches/results/<name>.json` with the machine's description
 //! beside the numbers.
 
 mod api;
 mod certificate;
 mod edge;
+mod effect;
 mod figures;
 mod hop;
 mod idle;
@@ -61,6 +63,14 @@ enum Question {
         /// State directory of the node, for the direct path to a container's socket.
         #[arg(long, default_value = "/var/lib/hoody")]
         state: PathBuf,
+    },
+    /// How long until a change at the API is in effect at the proxy?
+    Effect {
+        /// Sizes of the table.
+        #[arg(long, value_delimiter = ',', default_values_t = [10, 100_000])]
+        routes: Vec<usize>,
+        #[arg(long, default_value_t = 200)]
+        changes: usize,
     },
     /// How fast is the proxy beside packaged ones that do the same job?
     Edge(edge::Settings),
@@ -127,6 +137,9 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
             rounds,
             state,
         } => ("hop", hop::ask(&node()?, requests, rounds, &state).await?),
+        Question::Effect { routes, changes } => {
+            ("effect", Box::pin(effect::ask(&routes, changes)).await?)
+        }
         Question::Edge(settings) => ("edge", Box::pin(edge::ask(&settings)).await?),
         Question::Serve { part } => {
             return match part {

@@ -12,6 +12,11 @@ pub mod manage;
 pub mod meta;
 pub mod page;
 pub mod projects;
+pub mod proxy_aliases;
+pub mod proxy_discovery;
+pub mod proxy_hooks;
+pub mod proxy_links;
+pub mod proxy_permissions;
 pub mod realms;
 pub mod servers;
 pub mod stats;
@@ -26,6 +31,7 @@ use futures::future::BoxFuture;
 use kit::{Api, Call, Fault, Route};
 use serde_json::Value;
 
+use self::proxy_permissions as rules;
 use crate::auth::Principal;
 use crate::control::Control;
 
@@ -75,6 +81,55 @@ pub fn api(control: &Control) -> Api {
         .op::<env::BulkSet>(control)
         .op::<env::Set>(control)
         .op::<env::Delete>(control)
+        // who may reach what, and by which names
+        .op::<rules::Get<rules::OfContainer>>(control)
+        .op::<rules::Replace<rules::OfContainer>>(control)
+        .op::<rules::Delete<rules::OfContainer>>(control)
+        .op::<rules::SetDefault<rules::OfContainer>>(control)
+        .op::<rules::SetState<rules::OfContainer>>(control)
+        .op::<rules::RemoveGroup<rules::OfContainer>>(control)
+        .op::<rules::SetPassword<rules::OfContainer>>(control)
+        .op::<rules::SetToken<rules::OfContainer>>(control)
+        .op::<rules::SetJwt<rules::OfContainer>>(control)
+        .op::<rules::SetIp<rules::OfContainer>>(control)
+        .op::<rules::SetPermission<rules::OfContainer>>(control)
+        .op::<rules::ClearPermissions<rules::OfContainer>>(control)
+        .op::<rules::RemovePermission<rules::OfContainer>>(control)
+        .op::<rules::Get<rules::OfProject>>(control)
+        .op::<rules::Replace<rules::OfProject>>(control)
+        .op::<rules::Delete<rules::OfProject>>(control)
+        .op::<rules::SetDefault<rules::OfProject>>(control)
+        .op::<rules::SetState<rules::OfProject>>(control)
+        .op::<rules::RemoveGroup<rules::OfProject>>(control)
+        .op::<rules::SetPassword<rules::OfProject>>(control)
+        .op::<rules::SetToken<rules::OfProject>>(control)
+        .op::<rules::SetJwt<rules::OfProject>>(control)
+        .op::<rules::SetIp<rules::OfProject>>(control)
+        .op::<rules::SetPermission<rules::OfProject>>(control)
+        .op::<rules::ClearPermissions<rules::OfProject>>(control)
+        .op::<rules::RemovePermission<rules::OfProject>>(control)
+        .op::<proxy_hooks::List>(control)
+        .op::<proxy_hooks::ListService>(control)
+        .op::<proxy_hooks::Get>(control)
+        .op::<proxy_hooks::Add>(control)
+        .op::<proxy_hooks::Update>(control)
+        .op::<proxy_hooks::Move>(control)
+        .op::<proxy_hooks::Remove>(control)
+        .op::<proxy_hooks::Clear>(control)
+        .op::<proxy_discovery::ListGroups>(control)
+        .op::<proxy_discovery::ListServices>(control)
+        .op::<proxy_discovery::GetService>(control)
+        .op::<proxy_discovery::GetSettings>(control)
+        .op::<proxy_discovery::UpdateSettings>(control)
+        .op::<proxy_aliases::List>(control)
+        .op::<proxy_aliases::Create>(control)
+        .op::<proxy_aliases::Get>(control)
+        .op::<proxy_aliases::Update>(control)
+        .op::<proxy_aliases::SetState>(control)
+        .op::<proxy_aliases::Delete>(control)
+        .op::<proxy_links::List>(control)
+        .op::<proxy_links::Create>(control)
+        .op::<proxy_links::Delete>(control)
         // the node
         .op::<servers::List>(control)
         .op::<servers::Available>(control)

@@ -13,6 +13,8 @@ pub struct Config {
     pub node: String,
     /// The domain below which `api.` and `containers.` stand.
     pub domain: String,
+    /// The port of HTTPS that URLs name, unless it is 443.
+    pub https_port: u16,
     /// Loopback address that answers `/metrics`; none where absent.
     pub metrics: Option<SocketAddr>,
     pub limits: Limits,
@@ -27,6 +29,7 @@ pub struct Limits {
     pub containers_per_node: u32,
     pub projects_per_user: u32,
     pub tokens_per_user: u32,
+    pub aliases_per_container: u32,
     /// Failed logins of one account from one address in half an hour.
     pub login_failures: u32,
     /// Failed logins from one address in half an hour, whatever the accounts.
@@ -71,6 +74,7 @@ impl Config {
             state: state.into(),
             node: node.into(),
             domain: domain.into(),
+            https_port: 443,
             metrics: None,
             limits: Limits::default(),
             machine_limits: crate::runtime::Limits {
@@ -78,6 +82,14 @@ impl Config {
                 ..crate::runtime::Limits::default()
             },
             pace: Pace::default(),
+        }
+    }
+
+    /// The URL of a host of this node.
+    pub fn url(&self, host: &str) -> String {
+        match self.https_port {
+            443 => format!("https://{host}"),
+            port => format!("https://{host}:{port}"),
         }
     }
 
@@ -112,6 +124,7 @@ impl Default for Limits {
             containers_per_node: 1000,
             projects_per_user: 1000,
             tokens_per_user: 1000,
+            aliases_per_container: 100,
             login_failures: 1000,
             login_failures_per_address: 4000, // an office behind one address
             refreshes: 30,

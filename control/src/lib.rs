@@ -3,8 +3,9 @@
 //!
 //! Read in this order: [`config`], [`container`] (what a container should do next, pure),
 //! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
-//! (desired against observed), [`publish`] (what the proxy is told), [`auth`] (who is calling),
-//! [`api`] (the operations, a file per noun), [`provision`] (the first run).
+//! (desired against observed), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
+//! them), [`publish`] (what the proxy is told), [`auth`] (who is calling), [`api`] (the operations,
+//! a file per noun), [`provision`] (the first run).
 //!
 //! The API writes what is wanted and nudges; the reconciler does the rest, and does it again after
 //! a crash anywhere. This crate knows neither Pingora nor certificates nor the services of a kit.
@@ -13,12 +14,14 @@ pub mod api;
 pub mod auth;
 pub mod config;
 pub mod container;
+pub mod edge;
 pub mod metrics;
 pub mod node;
 pub mod provision;
 pub mod publish;
 pub mod ready;
 pub mod reconcile;
+pub mod rules;
 pub mod runtime;
 pub mod secrets;
 pub mod serve;

@@ -243,20 +243,29 @@ impl Reconciler {
             let settled = plan(row.desired(), seen).is_none()
                 && status == row.status
                 && seen.is_none_or(|seen| seen.ready || seen.power != Power::On)
-                && (!control.publisher.is_open() || control.publisher.get(row.id) == place);
+                && (!control.publisher.is_open() || control.publisher.says(row.id, place.clone()));
             places.extend(place);
             if !settled {
                 control.nudges.nudge(row.id);
             }
         }
         if !control.publisher.is_open() {
-            control.publisher.open(places);
+            let now = control.now();
+            let rules = control
+                .store
+                .read("list the rules of the edge", move |db| {
+                    crate::edge::all(db, now)
+                })
+                .await
+                .map_err(|error| chain(&error))?;
+            control.publisher.open(places, rules);
         }
-        for place in control.publisher.places() {
-            if !known.contains(&place.container) {
-                control.nudges.nudge(place.container);
+        for container in control.publisher.containers() {
+            if !known.contains(&container) {
+                control.nudges.nudge(container);
             }
         }
+        control.publisher.expire(control.now());
         self.remove_orphans(observed).await;
         Ok(())
     }
@@ -316,7 +325,7 @@ impl Reconciler {
                 .await
             {
                 Ok(Some(row)) => row,
-                Ok(None) => return control.publisher.set(id, None),
+                Ok(None) => return control.publisher.forget(id),
                 Err(error) => {
                     self.database_failed(&error, &mut failures, changed).await;
                     continue;
@@ -423,7 +432,7 @@ impl Reconciler {
                         asked_to_stop = incarnation;
                     }
                     if step == Step::Purge {
-                        return control.publisher.set(id, None);
+                        return control.publisher.forget(id);
                     }
                 }
                 Ok(Ended::Overtaken) => {}

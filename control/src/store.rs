@@ -4,10 +4,13 @@
 //! takes a connection and runs inside the transaction of [`Store::write`] or the read of
 //! [`Store::read`]; several may run in one.
 
+pub mod aliases;
 pub mod containers;
+pub mod links;
 pub mod migrations;
 pub mod node;
 pub mod projects;
+pub mod rules;
 pub mod sessions;
 pub mod status_logs;
 pub mod tokens;
@@ -145,9 +148,23 @@ impl Store {
         act: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.write_then(act, work, |_| ()).await
+    }
+
+    /// The same, and then `tell` others of what was written. They are told in the order of the
+    /// writes, and whether or not the caller is still there.
+    pub async fn write_then<T: Send + 'static>(
+        &self,
+        act: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        tell: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             let result = transact(connection, work);
+            if let Ok(written) = &result {
+                tell(written);
+            }
             reply.send(result).ok(); // the caller may have gone away
         });
         self.inner
@@ -321,6 +338,38 @@ mod tests {
         for _ in 0..READERS * 2 {
             store.read("wait", slow).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn others_are_told_in_the_order_of_the_writes() {
+        let store = Store::in_memory().unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let write = |n: u32| {
+            let told = told.clone();
+            store.write_then(
+                "count",
+                move |_| Ok(n),
+                move |n| told.lock().unwrap().push(*n),
+            )
+        };
+        let failed = {
+            let told = told.clone();
+            store.write_then::<()>(
+                "fail",
+                |db| db.execute("INSERT INTO nothing VALUES (1)", []).map(|_| ()),
+                move |()| told.lock().unwrap().push(99),
+            )
+        };
+        let first = write(1);
+        let (first, failed, second) = tokio::join!(first, failed, write(2));
+        assert!(first.is_ok() && failed.is_err() && second.is_ok());
+        // Its caller goes away once it has asked.
+        {
+            let mut gone = Box::pin(write(3));
+            let _ = futures::poll!(&mut gone);
+        }
+        write(4).await.unwrap();
+        assert_eq!(*told.lock().unwrap(), [1, 2, 3, 4]);
     }
 
     #[tokio::test]

@@ -12,6 +12,18 @@ pub fn id() -> Id {
     Id(bits)
 }
 
+/// A ULID: milliseconds since 1970, then 80 random bits, in 26 lower-case characters of
+/// Crockford's base 32. Later ones sort after earlier ones.
+pub fn ulid(now: crate::time::Millis) -> String {
+    const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let random: u128 = rand::rng().random::<u128>() >> 48;
+    let bits = u128::from(now.cast_unsigned() & 0xffff_ffff_ffff) << 80 | random;
+    (0..26)
+        .rev()
+        .map(|digit| char::from(LETTERS[(bits >> (digit * 5) & 31) as usize]))
+        .collect()
+}
+
 /// Random characters that need no escaping in a URL: 6 bits each.
 pub fn url_safe(length: usize) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -76,6 +88,9 @@ mod tests {
         assert_eq!(url_safe(40).len(), 40);
         assert_eq!(password().len(), 20);
         assert_ne!(id(), id());
+        let (first, second) = (ulid(1_795_318_200_123), ulid(1_795_318_200_124));
+        assert!(first < second && first.len() == 26, "{first} {second}");
+        assert_ne!(ulid(7), ulid(7));
         let color = color();
         assert!(color.len() == 7 && color.starts_with('#'), "{color}");
         let name = name();

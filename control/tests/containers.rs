@@ -559,7 +559,7 @@ async fn a_project_goes_with_its_containers() {
         .await
         .refused(404);
     for _ in 0..300 {
-        if node.fake.everything().is_empty() && node.control.publisher.places().is_empty() {
+        if node.fake.everything().is_empty() && node.control.publisher.containers().is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

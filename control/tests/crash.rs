@@ -105,9 +105,9 @@ async fn agree(node: &Node) {
         let places: Vec<String> = node
             .control
             .publisher
-            .places()
+            .containers()
             .iter()
-            .map(|place| place.container.to_string())
+            .map(Id::to_string)
             .collect();
         if rows == world && rows == places {
             return;
@@ -117,7 +117,7 @@ async fn agree(node: &Node) {
     panic!(
         "something was left over: {:?}, {:?}",
         node.fake.everything(),
-        node.control.publisher.places()
+        node.control.publisher.containers()
     );
 }
 

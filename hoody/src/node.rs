@@ -176,6 +176,7 @@ pub fn run_control(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         let machines = machines(&config, &state).await?;
         let mut settings =
             control::Config::new(state.root(), config.node.clone(), config.domain.clone());
+        settings.https_port = config.https;
         settings.metrics = config.control_metrics;
         Box::pin(control::serve(settings, machines, told_to_end()?)).await?;
         Ok(ExitCode::SUCCESS)

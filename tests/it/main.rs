@@ -8,6 +8,7 @@ mod authority;
 mod containers;
 mod direction;
 mod documents;
+mod edge;
 mod env;
 mod files;
 mod files_root;

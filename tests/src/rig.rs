@@ -125,6 +125,7 @@ impl Rig {
         let client = Client::new(proxy.bound().https[0], local.ca_pem().as_bytes());
 
         let mut config = control::Config::new(state.path(), NODE, DOMAIN);
+        config.https_port = client.port();
         config.pace.grace = Duration::from_millis(500);
         let runtime: Arc<dyn control::runtime::Runtime> = Arc::new(fake.clone());
         let (stop, stopped) = oneshot::channel::<()>();

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use kit::{Call, Fault, Operation, Route, Verb};
 use routes::Id;
+use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::page::{Asked, Limit, Order, Page, Pagination};
 use super::projects::{self, realms_of_changed, realms_of_new};
+use super::proxy_aliases::ProxyDomain;
 use super::text::{
     Color, Comment, ContainerLabel, ContainerName, IdText, ImageName, SshKey, VariableName,
     VariableValue, given,
@@ -18,8 +20,10 @@ use crate::auth::permissions::Permission;
 use crate::auth::{Principal, broken};
 use crate::container::{Status, Wants};
 use crate::control::Control;
+use crate::edge;
 use crate::reconcile::hostname;
 use crate::store::containers::{Clash, Filter, Owned, Request};
+use crate::store::rules::Owner;
 use crate::store::{self, containers};
 use crate::time;
 use crate::words;
@@ -70,11 +74,30 @@ pub struct Container {
     last_used_snapshot: Option<String>,
     pool_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    proxy_domains: Option<Vec<Value>>,
+    proxy_domains: Option<Vec<ProxyDomain>>,
     has_proxy_permissions: bool,
     proxy_permissions_scope: &'static str,
     has_proxy_domains: bool,
-    proxy_domains_count: u32,
+    proxy_domains_count: usize,
+}
+
+/// What leads to a container and what it is behind, to be shown with it.
+#[derive(Default)]
+pub struct Around {
+    aliases: Vec<store::aliases::Alias>,
+    own_rules: bool,
+    project_rules: bool,
+}
+
+impl Around {
+    fn of(db: &Connection, owned: &Owned) -> rusqlite::Result<Around> {
+        let has = |owner| store::rules::find(db, owner).map(|kept| kept.rules.is_some());
+        Ok(Around {
+            aliases: store::aliases::of_container(db, owned.container.id)?,
+            own_rules: has(Owner::Container(owned.container.id))?,
+            project_rules: has(Owner::Project(owned.project.id))?,
+        })
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -97,7 +120,7 @@ struct ServerSpecs {
 const DEFAULT_IMAGE: &str = "debian-13";
 
 impl Container {
-    pub fn of(control: &Control, owned: &Owned, domains: bool) -> Container {
+    pub fn of(control: &Control, owned: &Owned, around: &Around, domains: bool) -> Container {
         const GIB: f64 = 1_073_741_824.0;
         let Owned { container, project } = owned;
         let host = &control.host;
@@ -151,11 +174,20 @@ impl Container {
             snapshot_count: 0,
             last_used_snapshot: None,
             pool_id: None,
-            proxy_domains: domains.then(Vec::new),
-            has_proxy_permissions: false,
-            proxy_permissions_scope: "none",
-            has_proxy_domains: false,
-            proxy_domains_count: 0,
+            proxy_domains: domains.then(|| {
+                let aliases = around.aliases.iter();
+                aliases
+                    .map(|alias| ProxyDomain::of(control, alias))
+                    .collect()
+            }),
+            has_proxy_permissions: around.own_rules || around.project_rules,
+            proxy_permissions_scope: match (around.own_rules, around.project_rules) {
+                (true, _) => "container",
+                (false, true) => "project",
+                (false, false) => "none",
+            },
+            has_proxy_domains: !around.aliases.is_empty(),
+            proxy_domains_count: around.aliases.len(),
         }
     }
 }
@@ -298,14 +330,19 @@ async fn list(
     let (page, total) = control
         .store
         .read("list containers", move |db| {
-            containers::list(db, &filter, asked.slice())
+            let (page, total) = containers::list(db, &filter, asked.slice())?;
+            let page = page.into_iter().map(|owned| {
+                let around = Around::of(db, &owned)?;
+                Ok((owned, around))
+            });
+            Ok((page.collect::<rusqlite::Result<Vec<_>>>()?, total))
         })
         .await
         .map_err(broken)?;
     Ok(Containers {
         containers: page
             .iter()
-            .map(|owned| Container::of(control, owned, domains))
+            .map(|(owned, around)| Container::of(control, owned, around, domains))
             .collect(),
         pagination: asked.pagination(total),
     })
@@ -556,7 +593,7 @@ impl Operation for Create {
             .code("LIMIT_REACHED"),
         })?;
         control.nudges.nudge(owned.container.id);
-        Ok(Container::of(&control, &owned, false))
+        Ok(Container::of(&control, &owned, &Around::default(), false))
     }
 }
 
@@ -579,7 +616,7 @@ impl Operation for Get {
     async fn run(self, control: Control, call: Call) -> Result<Container, Fault> {
         let principal = Principal::who_may(&call, Permission::ContainersRead)?;
         let owned = seen(&control, &principal, self.id.0).await?;
-        Ok(Container::of(&control, &owned, self.include_proxy_domains))
+        show(&control, owned, self.include_proxy_domains).await
     }
 }
 
@@ -628,7 +665,7 @@ impl Operation for Update {
             .comment
             .map(|comment| comment.map(Comment::into_string));
         let autostart = self.autostart;
-        change(&control, &principal, self.id.0, move |container| {
+        let owned = change(&control, &principal, self.id.0, move |container| {
             if let Some(name) = name {
                 container.name = name;
             }
@@ -652,9 +689,22 @@ impl Operation for Update {
             }
             Ok(())
         })
-        .await
-        .map(|owned| Container::of(&control, &owned, false))
+        .await?;
+        show(&control, owned, false).await
     }
+}
+
+/// A container with what is around it.
+async fn show(control: &Control, owned: Owned, domains: bool) -> Result<Container, Fault> {
+    let (owned, around) = control
+        .store
+        .read("read what is around a container", move |db| {
+            let around = Around::of(db, &owned)?;
+            Ok((owned, around))
+        })
+        .await
+        .map_err(broken)?;
+    Ok(Container::of(control, &owned, &around, domains))
 }
 
 /// Change a container in one transaction, and have its machine told where it matters to it.
@@ -737,7 +787,6 @@ impl Operation for Delete {
             at: control.now(),
         };
         ask(&control, &principal, id, move |_| Ok(request)).await?;
-        control.publisher.set(id, None);
         control.nudges.nudge(id);
         Ok(())
     }
@@ -752,20 +801,35 @@ pub async fn ask(
     request: impl FnOnce(&store::containers::Container) -> Result<Request, Fault> + Send + 'static,
 ) -> Result<Owned, Fault> {
     let principal = principal.clone();
-    control
+    let publisher = control.clone();
+    let taken = control
         .store
-        .write("take a request for a container", move |db| {
-            let Some(owned) = containers::owned(db, id)?.filter(|owned| sees(&principal, owned))
-            else {
-                return Ok(Err(no_container(id)));
-            };
-            let request = match request(&owned.container) {
-                Ok(request) => request,
-                Err(fault) => return Ok(Err(fault)),
-            };
-            containers::ask(db, &owned.container, &request)?;
-            Ok(containers::owned(db, id)?.ok_or_else(|| no_container(id)))
-        })
+        .write_then(
+            "take a request for a container",
+            move |db| {
+                let owned = containers::owned(db, id)?;
+                let Some(owned) = owned.filter(|owned| sees(&principal, owned)) else {
+                    return Ok(Err(no_container(id)));
+                };
+                let request = match request(&owned.container) {
+                    Ok(request) => request,
+                    Err(fault) => return Ok(Err(fault)),
+                };
+                let aliases = containers::ask(db, &owned.container, &request)?;
+                let owned = containers::owned(db, id)?;
+                Ok(owned
+                    .map(|owned| (owned, aliases))
+                    .ok_or_else(|| no_container(id)))
+            },
+            move |taken| {
+                if let Ok((owned, aliases)) = taken
+                    && owned.container.wants == Wants::Gone
+                {
+                    edge::forget(&publisher.publisher, &[id], aliases);
+                }
+            },
+        )
         .await
-        .map_err(broken)?
+        .map_err(broken)?;
+    taken.map(|(owned, _)| owned)
 }

@@ -11,6 +11,7 @@ use crate::auth::permissions::Permission;
 use crate::auth::{Principal, broken};
 use crate::container::Wants;
 use crate::control::Control;
+use crate::edge;
 use crate::store::{self, Realms, containers, projects};
 use crate::time;
 use crate::words;
@@ -414,20 +415,29 @@ impl Operation for Delete {
             by: principal.label(),
             at: now,
         };
-        let gone = control
+        let publisher = control.clone();
+        let (gone, aliases) = control
             .store
-            .write("delete a project", move |db| {
-                let all = containers::of_project(db, id)?;
-                for container in &all {
-                    containers::ask(db, container, &request)?;
-                }
-                projects::delete(db, id, now)?;
-                Ok(all)
-            })
+            .write_then(
+                "delete a project",
+                move |db| {
+                    let all = containers::of_project(db, id)?;
+                    let mut aliases = Vec::new();
+                    for container in &all {
+                        aliases.extend(containers::ask(db, container, &request)?);
+                    }
+                    projects::delete(db, id, now)?;
+                    Ok((all, aliases))
+                },
+                move |(gone, aliases)| {
+                    let gone: Vec<Id> = gone.iter().map(|container| container.id).collect();
+                    edge::forget(&publisher.publisher, &gone, aliases);
+                    publisher.publisher.set_project(id, None);
+                },
+            )
             .await
             .map_err(broken)?;
         for container in &gone {
-            control.publisher.set(container.id, None);
             control.nudges.nudge(container.id);
         }
         let items = || {
@@ -442,7 +452,7 @@ impl Operation for Delete {
             deleted: Counts {
                 containers: gone.len(),
                 permissions: 0,
-                aliases: 0,
+                aliases: aliases.len(),
             },
             deleted_items: self.include_deleted_items.then(|| Items {
                 containers: items(),

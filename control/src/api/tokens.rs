@@ -131,7 +131,7 @@ impl CurrentToken {
 /// When a token ends.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-enum Expiry {
+pub enum Expiry {
     /// `today`, `tomorrow` (the end of the day in UTC), or RFC 3339.
     Text(String),
     /// Unix time in seconds or milliseconds.
@@ -154,7 +154,7 @@ fn invalid(field: &str, message: impl Into<String>) -> Fault {
 }
 
 impl Expiry {
-    fn at(&self, now: Millis) -> Result<Millis, Fault> {
+    pub fn at(&self, now: Millis) -> Result<Millis, Fault> {
         const WORDS: &str = "must be `today`, `tomorrow`, an RFC 3339 time or a Unix time";
         const SECONDS_MOST: f64 = 1e11; // larger numbers are milliseconds
         const MOST: f64 = 253_402_300_799_000.0; // the end of the year 9999

@@ -19,6 +19,7 @@ pub enum Permission {
     ProjectsUpdate,
     ProjectsDelete,
     Realms,
+    ProxyAliases,
     CreateTokens,
     ReadAccount,
 }
@@ -202,6 +203,7 @@ impl Permissions {
             Permission::ProjectsUpdate => self.projects.update,
             Permission::ProjectsDelete => self.projects.delete,
             Permission::Realms => self.resources.realms,
+            Permission::ProxyAliases => self.resources.proxy_aliases,
             Permission::CreateTokens => self.resources.create_tokens,
             Permission::ReadAccount => self.resources.read_account,
         }
@@ -230,6 +232,7 @@ impl Permission {
             Permission::ProjectsUpdate => "projects.update",
             Permission::ProjectsDelete => "projects.delete",
             Permission::Realms => "resources.realms",
+            Permission::ProxyAliases => "resources.proxy_aliases",
             Permission::CreateTokens => "resources.create_tokens",
             Permission::ReadAccount => "resources.read_account",
         }

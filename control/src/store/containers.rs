@@ -373,12 +373,12 @@ pub struct Request {
 }
 
 /// Take a request. An earlier failure is forgotten: the user wants it tried again. What is going
-/// goes on going.
+/// goes on going. Returns the aliases that ended with it: a container that goes has none.
 pub fn ask(
     connection: &Connection,
     container: &Container,
     request: &Request,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Vec<String>> {
     let status = match (request.wants, container.failure.is_some()) {
         (Wants::Gone, _) => Status::Deleting,
         (_, true) if container.made => Status::Stopped,
@@ -417,7 +417,10 @@ pub fn ask(
             None,
         )?;
     }
-    Ok(())
+    match request.wants {
+        Wants::Gone => super::aliases::remove_of(connection, container.id),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Note that the machine was made, with the settings of `version`.

@@ -126,6 +126,56 @@ CREATE TABLE tombstones (
 ) STRICT;
 CREATE INDEX tombstones_by_age ON tombstones(buried_at);
 ",
+    // 2
+    "
+CREATE TABLE rules (
+    owner TEXT PRIMARY KEY,
+    container_id TEXT REFERENCES containers(id) ON DELETE CASCADE,
+    project_id TEXT REFERENCES projects(id) ON DELETE CASCADE,
+    version INTEGER NOT NULL,
+    document TEXT,
+    updated_at INTEGER NOT NULL,
+    CHECK ((container_id IS NULL) <> (project_id IS NULL))
+) STRICT;
+CREATE INDEX rules_by_container ON rules(container_id) WHERE container_id IS NOT NULL;
+CREATE INDEX rules_by_project ON rules(project_id) WHERE project_id IS NOT NULL;
+
+CREATE TABLE aliases (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    container_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+    program TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    target_path TEXT,
+    allow_path_override INTEGER NOT NULL,
+    expires_at INTEGER,
+    enabled INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX aliases_by_container ON aliases(container_id, created_at);
+
+CREATE TABLE link_keys (
+    container_id TEXT PRIMARY KEY REFERENCES containers(id) ON DELETE CASCADE,
+    key TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE links (
+    id TEXT PRIMARY KEY,
+    container_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+    service TEXT NOT NULL,
+    instance INTEGER NOT NULL,
+    methods TEXT,
+    prefix TEXT,
+    comment TEXT,
+    created_by TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) STRICT;
+CREATE INDEX links_by_container ON links(container_id, created_at);
+CREATE INDEX links_by_expiry ON links(expires_at);
+",
 ];
 
 /// Bring the schema up to date, one step a transaction.

@@ -761,3 +761,24 @@ mod small_node {
         );
     }
 }
+
+#[test]
+fn a_header_is_an_option_like_others() {
+    let verbs = super::verbs();
+    let line = "hoody containers proxy default web --if-match file:v2 --default deny";
+    let matches = command(&verbs)
+        .try_get_matches_from(line.split(' '))
+        .unwrap();
+    let (name, below) = matches.subcommand().unwrap();
+    let (verb, below) = tree::find(&verbs, name, below);
+    let request = Request::new(verb, below).unwrap();
+    assert_eq!(
+        request.target(),
+        "/api/v1/containers/web/proxy/permissions/default"
+    );
+    assert_eq!(
+        request.headers,
+        [("if-match".to_owned(), "file:v2".to_owned())]
+    );
+    assert_eq!(body(request.payload), json!({ "default": "deny" }));
+}
