@@ -31,6 +31,8 @@ pub struct Config {
     pub session_keys: PathBuf,
     /// The socket on which control serves the API.
     pub control: PathBuf,
+    /// The socket on which a successor asks for the listening sockets.
+    pub handover: PathBuf,
     pub access_log: AccessLog,
     /// Threads that serve connections.
     pub workers: usize,
@@ -52,6 +54,7 @@ impl Config {
             table: state.join("proxy/table.json"),
             session_keys: state.join("proxy/session.key"),
             control: run.join("control.sock"),
+            handover: run.join("handover.sock"),
             access_log: AccessLog::File(state.join("logs/access.log")),
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             limits: Limits::default(),
@@ -113,6 +116,8 @@ pub struct Limits {
     pub api_body_bytes: u64,
     /// For requests under way when the proxy stops.
     pub drain: Duration,
+    /// For requests and WebSockets under way when a successor has taken over.
+    pub leave: Duration,
     /// One line of the feed: a whole table of some 100,000 containers.
     pub feed_line_bytes: usize,
     /// The access log before it is rotated.
@@ -143,6 +148,7 @@ impl Default for Limits {
             target_bytes: 16 << 10,
             api_body_bytes: 16 << 20,
             drain: Duration::from_secs(10),
+            leave: Duration::from_secs(120),
             feed_line_bytes: 64 << 20,
             access_log_bytes: 64 << 20,
         }

@@ -4,6 +4,7 @@
 //!
 //! - [`config`]: addresses, paths and limits.
 //! - `listen`: sockets, worker threads, one connection from accept to close, and draining.
+//! - `handover`: sockets that pass to a successor.
 //! - `tls`: the handshake. Certificates come from outside as a resolver.
 //! - `sender`: whom a load balancer speaks for · `frames`: HTTP/2 by its first bytes, and floods.
 //! - `connection`: what is known about a connection, and the deadlines of its stream.
@@ -36,6 +37,7 @@ mod feed;
 mod frames;
 mod gates;
 mod gateway;
+mod handover;
 mod hooks;
 mod isolation;
 mod ledger;
@@ -55,6 +57,7 @@ mod trace;
 mod upstream;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use routes::Table;
@@ -68,7 +71,8 @@ pub use sender::{Network, NoNetwork};
 /// leave: the access log has it, one line a request.
 pub const QUIET: &str = "pingora_proxy=off,pingora_core=off";
 
-/// Serve in a process of its own until `shutdown` resolves, then drain. `started` learns the addresses that were bound.
+/// Serve in a process of its own until `shutdown` resolves or a successor has taken over, then
+/// drain. `started` learns the addresses that were bound.
 pub async fn run(
     config: Config,
     certs: Arc<dyn rustls::server::ResolvesServerCert>,
@@ -78,8 +82,15 @@ pub async fn run(
     listen::raise_descriptors(&config.limits);
     let proxy = Proxy::start(config, certs)?;
     started(proxy.bound());
-    shutdown.await;
-    proxy.stop().await;
+    let handed_over = tokio::select! {
+        () = shutdown => false,
+        () = proxy.handed_over() => true,
+    };
+    if handed_over {
+        proxy.leave().await;
+    } else {
+        proxy.stop().await;
+    }
     Ok(())
 }
 
@@ -97,4 +108,6 @@ struct Shared {
     asking: Arc<hooks::Asking>,
     /// The port that a redirect to HTTPS names.
     https_port: u16,
+    /// Whether a successor serves, so that nobody is hurried away.
+    leaving: Arc<AtomicBool>,
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::attempts::Attempts;
 use crate::config::{Config, Limits};
 use crate::connection::{Connection, Socket, Stream, buffered};
 use crate::gateway::Gateway;
+use crate::handover::{self, Inherited, Name, Role};
 use crate::ledger::Ledger;
 use crate::limits::{Clients, ConnectionPermit, Nameless};
 use crate::lines::{self, Lines};
@@ -54,6 +55,8 @@ pub struct Proxy {
     bound: Bound,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
+    handed_over: watch::Receiver<bool>,
+    leaving: Arc<AtomicBool>,
 }
 
 /// The addresses that were bound.
@@ -110,12 +113,24 @@ impl Proxy {
         let tls = Arc::new(Tls::new(certs, config.limits.handshake)?);
         let mut sockets = Vec::new();
         let mut bound = Bound::default();
-        for (scheme, addresses, known) in [
-            (Scheme::Http, &config.http, &mut bound.http),
-            (Scheme::Https, &config.https, &mut bound.https),
+        let mut inherited = Inherited::take(&config.handover);
+        let mut offered = Vec::new();
+        let mut listen = |role, asked| -> Result<std::net::TcpListener, StartProxy> {
+            let name = Name { role, asked };
+            let listener = match inherited.socket(&name) {
+                Some(listener) => listener,
+                None => listen(asked)?,
+            };
+            let copy = listener.try_clone().map_err(StartProxy::Spawn)?;
+            offered.push((name, copy));
+            Ok(listener)
+        };
+        for (scheme, role, addresses, known) in [
+            (Scheme::Http, Role::Http, &config.http, &mut bound.http),
+            (Scheme::Https, Role::Https, &config.https, &mut bound.https),
         ] {
             for &address in addresses {
-                let listener = listen(address)?;
+                let listener = listen(role, address)?;
                 known.push(local(&listener, address)?);
                 sockets.push((scheme, listener));
             }
@@ -125,7 +140,7 @@ impl Proxy {
                 return Err(StartProxy::PublicMetrics(address));
             }
             Some(address) => {
-                let listener = listen(address)?;
+                let listener = listen(Role::Metrics, address)?;
                 bound.metrics = Some(local(&listener, address)?);
                 Some(listener)
             }
@@ -143,6 +158,10 @@ impl Proxy {
             source,
         })?;
         let sessions = Keys::open(&config.session_keys, &config.zone, millis_now() / 1_000)?;
+        let handover = feed::bind(&config.handover).map_err(|source| StartProxy::BindFeed {
+            path: config.handover.clone(),
+            source,
+        })?;
         let (journal, writer) = Journal::open(&config.access_log, config.limits.access_log_bytes)?;
 
         let (stop, stopped) = watch::channel(false);
@@ -151,6 +170,7 @@ impl Proxy {
             .public_https_port
             .or_else(|| bound.https.first().map(SocketAddr::port))
             .unwrap_or(443);
+        let leaving = Arc::new(AtomicBool::new(false));
         let shared = Arc::new(Shared {
             clients: Arc::new(Clients::new(&config.limits)),
             table: ArcSwap::from_pointee(table),
@@ -162,6 +182,7 @@ impl Proxy {
             attempts: Attempts::default(),
             lines: Arc::new(Lines::default()),
             asking: Arc::new(hooks::Asking::new()),
+            leaving: leaving.clone(),
             config,
         });
         feed::observe(&shared.table.load(), &shared);
@@ -178,19 +199,46 @@ impl Proxy {
                 Box::pin(work(sockets, shared, tls, stopped))
             })?);
         }
+        let (handed, handed_over) = watch::channel(false);
+        let beside = Beside {
+            feed,
+            metrics,
+            handover,
+            offered,
+            handed,
+        };
         threads.push(thread("proxy-feed".into(), move || {
-            Box::pin(keep_informed(feed, metrics, shared, stopped))
+            Box::pin(keep_informed(beside, shared, stopped))
         })?);
+        inherited.taken();
         info!(http = ?bound.http, https = ?bound.https, workers, "the proxy listens");
         Ok(Proxy {
             bound,
             stop,
             threads,
+            handed_over,
+            leaving,
         })
     }
 
     pub fn bound(&self) -> &Bound {
         &self.bound
+    }
+
+    /// Until a successor has taken over the sockets.
+    pub async fn handed_over(&self) {
+        let mut handed_over = self.handed_over.clone();
+        if handed_over.wait_for(|it| *it).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Where a successor serves: like [`Proxy::stop`], but nobody is hurried away. Connections
+    /// that wait for a request are told to go with its answer, and whatever is under way has
+    /// [`Limits::leave`].
+    pub async fn leave(self) {
+        self.leaving.store(true, Ordering::Release);
+        self.stop().await;
     }
 
     /// Take no more connections, let requests under way end up to the drain limit, and return when
@@ -277,20 +325,30 @@ fn local(listener: &std::net::TcpListener, address: SocketAddr) -> Result<Socket
         .map_err(|source| StartProxy::Listen { address, source })
 }
 
-/// The feed and the metrics, beside the workers.
-async fn keep_informed(
+/// What is served beside the workers.
+struct Beside {
     feed: std::os::unix::net::UnixListener,
     metrics: Option<std::net::TcpListener>,
-    shared: Arc<Shared>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let feed = tokio::net::UnixListener::from_std(feed).expect("the runtime takes sockets");
+    handover: std::os::unix::net::UnixListener,
+    offered: Vec<(Name, std::net::TcpListener)>,
+    handed: watch::Sender<bool>,
+}
+
+/// The feed, the metrics and a successor's wish, beside the workers.
+async fn keep_informed(beside: Beside, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let feed = tokio::net::UnixListener::from_std(beside.feed).expect("the runtime takes sockets");
     tokio::spawn(feed::serve(feed, shared.clone()));
     tokio::spawn(review(shared.clone()));
-    if let Some(metrics) = metrics {
+    if let Some(metrics) = beside.metrics {
         let metrics = TcpListener::from_std(metrics).expect("the runtime takes sockets");
         tokio::spawn(admin::serve(metrics, shared));
     }
+    let handover = tokio::net::UnixListener::from_std(beside.handover);
+    let handover = handover.expect("the runtime takes sockets");
+    tokio::spawn(async move {
+        handover::offer(handover, beside.offered).await;
+        beside.handed.send_replace(true);
+    });
     until_stopped(&mut stopped).await;
 }
 
@@ -363,13 +421,22 @@ async fn work(
     if stopped.has_changed().is_err() {
         return;
     }
+    let limits = &worker.shared.config.limits;
+    let mut most = limits.drain;
+    if worker.shared.leaving.load(Ordering::Acquire) {
+        // A request may be on its way: a connection is told to go with its answer, and is cut off
+        // only where it has waited as long as it may anyway.
+        most = limits.leave;
+        let _ = timeout(limits.keepalive.min(most), drained(&worker)).await;
+    }
     worker.http.cleanup().await;
-    let drained = async {
-        while worker.open.load(Ordering::Acquire) > 0 {
-            worker.closed.notified().await;
-        }
-    };
-    let _ = timeout(worker.shared.config.limits.drain, drained).await;
+    let _ = timeout(most, drained(&worker)).await;
+}
+
+async fn drained(worker: &Worker) {
+    while worker.open.load(Ordering::Acquire) > 0 {
+        worker.closed.notified().await;
+    }
 }
 
 fn http(shared: &Arc<Shared>) -> HttpProxy<Gateway> {

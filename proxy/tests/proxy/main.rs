@@ -7,6 +7,7 @@ mod feed;
 mod floods;
 mod frames;
 mod gates;
+mod handover;
 mod hooks;
 mod hosts;
 mod isolation;

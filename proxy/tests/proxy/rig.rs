@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +28,8 @@ pub const NODE: &str = "box1";
 
 pub struct Rig {
     pub directory: TempDir,
-    pub proxy: Option<Proxy>,
+    /// The newest; those before it drain.
+    proxy: Mutex<Option<Proxy>>,
     pub http: SocketAddr,
     pub https: SocketAddr,
     pub metrics: SocketAddr,
@@ -85,7 +86,7 @@ impl Rig {
             http: proxy.bound().http[0],
             https: proxy.bound().https[0],
             metrics: proxy.bound().metrics.expect("it was asked for"),
-            proxy: Some(proxy),
+            proxy: Mutex::new(Some(proxy)),
             directory,
             config,
             certs,
@@ -99,10 +100,34 @@ impl Rig {
     /// Stop it and start it again, without control.
     pub async fn restart(&mut self) {
         self.feed = None;
-        self.proxy.take().expect("it runs").stop().await;
+        self.take().stop().await;
         let proxy = Proxy::start(self.config.clone(), self.certs.clone()).expect("it starts");
         (self.http, self.https) = (proxy.bound().http[0], proxy.bound().https[0]);
-        self.proxy = Some(proxy);
+        self.proxy = Mutex::new(Some(proxy));
+    }
+
+    /// The proxy, to be stopped.
+    pub fn take(&self) -> Proxy {
+        let proxy = self.proxy.lock().expect("no panic").take();
+        proxy.expect("it runs")
+    }
+
+    /// Start a proxy that takes the place of the newest one, which then leaves.
+    pub async fn succeed(&self, meanwhile: impl AsyncFn()) {
+        let (config, certs) = (self.config.clone(), self.certs.clone());
+        let start = move || Proxy::start(config, certs).expect("it starts");
+        let new = tokio::task::spawn_blocking(start).await.expect("no panic");
+        let old = self.proxy.lock().expect("no panic").replace(new);
+        let old = old.expect("it runs");
+        old.handed_over().await;
+        tokio::spawn(old.leave());
+        meanwhile().await;
+    }
+
+    /// Where the newest successor listens.
+    pub fn latest(&self) -> SocketAddr {
+        let proxy = self.proxy.lock().expect("no panic");
+        proxy.as_ref().expect("it runs").bound().http[0]
     }
 
     /// Send a change as control does, and wait until it is in effect.
