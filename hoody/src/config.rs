@@ -55,6 +55,11 @@ const SETTINGS: &[Setting] = &[
         help: "Addresses to listen on, with commas between [default: the loopback for a local domain, else all]",
     },
     Setting {
+        key: "senders",
+        value: "NETWORKS",
+        help: "Load balancers in front that speak the PROXY protocol, with commas between, such as 10.0.0.0/8 [default: none]",
+    },
+    Setting {
         key: "runtime",
         value: "incus|local",
         help: "What runs containers [default: incus; without root: local]",
@@ -139,6 +144,8 @@ pub struct Config {
     pub https: u16,
     /// Addresses to listen on, where they were named.
     bind: Option<Vec<IpAddr>>,
+    /// Load balancers that say for whom they speak.
+    pub senders: Vec<proxy::Network>,
     pub runtime: Runtime,
     /// Whether somebody chose it.
     pub is_runtime_chosen: bool,
@@ -286,6 +293,11 @@ impl Config {
             http,
             https,
             bind: values.get("bind").map(addresses).transpose()?,
+            senders: values
+                .get("senders")
+                .map(networks)
+                .transpose()?
+                .unwrap_or_default(),
             runtime,
             is_runtime_chosen: values.contains_key("runtime"),
             engine_socket: path("engine.socket", "/var/lib/incus/unix.socket".into()),
@@ -367,13 +379,14 @@ impl Config {
             http,
             https,
             bind,
+            senders,
             engine_socket,
             ..
         } = self;
         let (runtime, engine, kitd) = (self.runtime.name(), &self.engine_name, &self.kitd);
         let (proxy_metrics, control_metrics) = (self.proxy_metrics, self.control_metrics);
         format!(
-            "{state:?} {domain} {node} {http} {https} {bind:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
+            "{state:?} {domain} {node} {http} {https} {bind:?} {senders:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
              {proxy_metrics:?} {control_metrics:?}"
         )
     }
@@ -550,6 +563,12 @@ fn addresses(value: &Value) -> anyhow::Result<Vec<IpAddr>> {
         part.parse()
             .with_context(|| format!("{source}: `{part}` is not an IP address"))
     };
+    text.split(',').map(parse).collect()
+}
+
+fn networks(value: &Value) -> anyhow::Result<Vec<proxy::Network>> {
+    let Value { text, source } = value;
+    let parse = |part: &str| part.trim().parse().with_context(|| source.clone());
     text.split(',').map(parse).collect()
 }
 

@@ -115,6 +115,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     )?;
     own.write(&state.pid(NODE))?;
     info!("node {} of {} starts", config.node, config.domain);
+    let (renew, renewed) = watch::channel(0u64);
     let programs = ROLES.map(|name| Program {
         name,
         path: program.clone(),
@@ -127,6 +128,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         ],
         log: state.log(name),
         pid: state.pid(name),
+        // A new proxy takes the place of the old one without losing a request.
+        renew: (name == "proxy").then(|| renewed.clone()),
     });
     // One thread: the death of the thread that starts a role is the role's signal to end.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -134,7 +137,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         .build()?;
     runtime.block_on(async {
         let (want, wanted) = watch::channel(Want::Run);
-        tokio::spawn(listen_for_signals(want)?);
+        tokio::spawn(listen_for_signals(want, renew)?);
         supervise(programs.into(), Pace::default(), wanted).await;
         anyhow::Ok(())
     })?;
@@ -144,8 +147,12 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first signal asks for an end, the second for one at once.
-fn listen_for_signals(want: watch::Sender<Want>) -> anyhow::Result<impl Future<Output = ()>> {
+/// The first signal asks for an end, the second for one at once. SIGHUP asks for a proxy with the
+/// settings and the program that there are now; a terminal that closes takes no node with it.
+fn listen_for_signals(
+    want: watch::Sender<Want>,
+    renew: watch::Sender<u64>,
+) -> anyhow::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -157,7 +164,11 @@ fn listen_for_signals(want: watch::Sender<Want>) -> anyhow::Result<impl Future<O
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
-                _ = hangup.recv() => continue, // a terminal that closes takes no node with it
+                _ = hangup.recv() => {
+                    info!("told to renew the proxy");
+                    renew.send_modify(|times| *times += 1);
+                    continue;
+                }
             }
             asked += 1;
             info!("told to end");
@@ -232,6 +243,7 @@ pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         let addresses = ports::present(&config.listen(gateway));
         settings.http = addresses.iter().map(|ip| SocketAddr::new(*ip, config.http)).collect();
         settings.https = addresses.iter().map(|ip| SocketAddr::new(*ip, config.https)).collect();
+        settings.senders = config.senders.clone();
         settings.public_https_port = Some(config.https);
         settings.metrics = config.proxy_metrics;
         let end = async {

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -27,6 +28,8 @@ pub struct Program {
     pub log: PathBuf,
     /// The file that names its process while it runs.
     pub pid: PathBuf,
+    /// Changes when another one is to take its place while it still runs; it then ends by itself.
+    pub renew: Option<watch::Receiver<u64>>,
 }
 
 /// How patient a supervisor is.
@@ -39,6 +42,8 @@ pub struct Pace {
     pub steady: Duration,
     /// From being asked to end to being killed.
     pub grace: Duration,
+    /// From the start of its successor to being killed.
+    pub leave: Duration,
 }
 
 impl Default for Pace {
@@ -48,6 +53,7 @@ impl Default for Pace {
             most: Duration::from_secs(10),
             steady: Duration::from_secs(60),
             grace: Duration::from_secs(20), // both roles drain for up to 10 s
+            leave: Duration::from_secs(180), // the proxy drains for up to 2 minutes
         }
     }
 }
@@ -101,16 +107,30 @@ impl Want {
 async fn keep(program: Program, pace: Pace, mut want: watch::Receiver<Want>) {
     let name = program.name;
     let mut wait = pace.least;
+    let mut renew = program.renew.clone();
+    // Those whose successors run. They are killed with this task.
+    let mut leaving = JoinSet::new();
     loop {
         let started = Instant::now();
         match start(&program) {
             Err(error) => error!(%error, "could not start {name}"),
-            Ok(mut child) => {
+            Ok(mut child) => loop {
                 tokio::select! {
-                    ended = child.wait() => match ended {
-                        Ok(status) => warn!("{name} ended by itself: {status}"),
-                        Err(error) => error!(%error, "lost sight of {name}"),
+                    ended = child.wait() => {
+                        match ended {
+                            Ok(status) => warn!("{name} ended by itself: {status}"),
+                            Err(error) => error!(%error, "lost sight of {name}"),
+                        }
+                        break;
+                    }
+                    () = renewed(&mut renew) => match start(&program) {
+                        Ok(successor) => {
+                            let old = std::mem::replace(&mut child, successor);
+                            leaving.spawn(leave(name, old, pace.leave));
+                        }
+                        Err(error) => error!(%error, "could not start another {name}; the one there is goes on"),
                     },
+                    Some(_) = leaving.join_next() => {}
                     _ = wanted(&mut want, Want::End) => {
                         end(name, &mut child, pace.grace, &mut want).await;
                         if let Err(error) = files::remove(&program.pid) {
@@ -119,7 +139,7 @@ async fn keep(program: Program, pace: Pace, mut want: watch::Receiver<Want>) {
                         return;
                     }
                 }
-            }
+            },
         }
         if started.elapsed() >= pace.steady {
             wait = pace.least;
@@ -139,6 +159,31 @@ async fn keep(program: Program, pace: Pace, mut want: watch::Receiver<Want>) {
 /// Until at least this much is wanted.
 async fn wanted(want: &mut watch::Receiver<Want>, least: Want) {
     let _ = want.wait_for(|want| *want >= least).await; // an error means: nobody is left to want
+}
+
+/// Until another one is to take the place of this one.
+async fn renewed(renew: &mut Option<watch::Receiver<u64>>) {
+    let changed = match renew {
+        Some(renew) => renew.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
+    }
+}
+
+/// Wait for one to end whose successor runs.
+async fn leave(name: &str, mut child: Child, most: Duration) {
+    match timeout(most, child.wait()).await {
+        Ok(Ok(status)) => info!("the {name} before this one ended: {status}"),
+        Ok(Err(error)) => error!(%error, "lost sight of the {name} before this one"),
+        Err(_) => {
+            warn!("killing the {name} before this one");
+            if let Err(error) = child.kill().await {
+                error!(%error, "could not kill it");
+            }
+        }
+    }
 }
 
 fn start(program: &Program) -> anyhow::Result<Child> {
@@ -229,6 +274,7 @@ mod tests {
         most: Duration::from_millis(40),
         steady: Duration::from_secs(60),
         grace: Duration::from_millis(300),
+        leave: Duration::from_millis(500),
     };
 
     /// A program that is a line of shell.
@@ -239,6 +285,7 @@ mod tests {
             arguments: vec!["-c".into(), line.into()],
             log: directory.join(format!("{name}.log")),
             pid: directory.join(format!("{name}.pid")),
+            renew: None,
         }
     }
 
@@ -298,6 +345,41 @@ mod tests {
         want.send_replace(Want::End);
         supervising.await.unwrap();
         assert!(!second.is_alive());
+    }
+
+    #[tokio::test]
+    async fn what_is_renewed_runs_until_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let patient = Pace {
+            leave: Duration::from_secs(60),
+            ..QUICK
+        };
+        for (pace, name) in [(patient, "patient"), (QUICK, "quick")] {
+            let (renew, renewed) = watch::channel(0);
+            let program = Program {
+                renew: Some(renewed),
+                ..script(directory.path(), name, "echo up; exec sleep 60")
+            };
+            let (want, wanted) = watch::channel(Want::Run);
+            let supervising = tokio::spawn(supervise(vec![program.clone()], pace, wanted));
+            until("the first", || lines(&program.log, "up") == 1).await;
+            let first = Process::read(&program.pid).unwrap();
+            renew.send_modify(|times| *times += 1);
+            until("the second", || lines(&program.log, "up") == 2).await;
+            let second = Process::read(&program.pid).unwrap();
+            assert!(second != first && second.is_alive());
+            match name {
+                "patient" => assert!(first.is_alive()),
+                _ => until("the end of the first", || !first.is_alive()).await,
+            }
+            want.send_replace(Want::End);
+            supervising.await.unwrap();
+            until("the end of both", || {
+                !first.is_alive() && !second.is_alive()
+            })
+            .await;
+            assert_eq!(lines(&program.log, "up"), 2, "neither came back");
+        }
     }
 
     #[tokio::test]

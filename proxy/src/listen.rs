@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::attempts::Attempts;
@@ -422,6 +422,7 @@ async fn work(
         return;
     }
     let limits = &worker.shared.config.limits;
+    let begun = tokio::time::Instant::now();
     let mut most = limits.drain;
     if worker.shared.leaving.load(Ordering::Acquire) {
         // A request may be on its way: a connection is told to go with its answer, and is cut off
@@ -430,7 +431,7 @@ async fn work(
         let _ = timeout(limits.keepalive.min(most), drained(&worker)).await;
     }
     worker.http.cleanup().await;
-    let _ = timeout(most, drained(&worker)).await;
+    let _ = timeout_at(begun + most, drained(&worker)).await;
 }
 
 async fn drained(worker: &Worker) {
