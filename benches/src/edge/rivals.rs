@@ -135,8 +135,8 @@ struct Job {
 
 /// Idle upstream connections that a proxy may keep, as ours does by default.
 const KEPT: usize = 256;
-/// Enough for all tunnels and both sides of each.
-const CONNECTIONS: usize = 20_000;
+/// Enough for all tunnels, with both sides of each below the usual limit of 20,000 descriptors.
+const CONNECTIONS: usize = 9_000;
 
 impl Job {
     fn upstream(&self, route: usize) -> &'static str {
@@ -177,8 +177,8 @@ impl Job {
         }
         std::fs::write(format!("{own}/map"), map)?;
         let configuration = format!(
-            "daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root; pid {own}/pid; error_log stderr crit;
-             events {{ worker_connections {CONNECTIONS}; multi_accept on; }}
+            "daemon off; worker_processes 1; user root; pid {own}/pid; error_log stderr crit;
+             events {{ worker_connections 19000; multi_accept on; }}
              http {{
                access_log {own}/access.log combined buffer=64k flush=1s;
                client_body_temp_path {own}; proxy_temp_path {own}; fastcgi_temp_path {own};
@@ -259,7 +259,7 @@ impl Job {
             "
         );
         let file = format!("{own}/haproxy.cfg");
-        std::fs::write(&file, configuration)?;
+        std::fs::write(&file, configuration.trim_end().to_owned() + "\n")?;
         let mut command = Command::new("haproxy");
         command.args(["-db", "-f", &file]);
         Ok(command)
