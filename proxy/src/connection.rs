@@ -25,6 +25,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderValue;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -59,6 +60,8 @@ pub fn buffered(socket: TcpStream) -> Socket {
 #[derive(Debug)]
 pub struct Connection {
     pub client: SocketAddr,
+    /// The client's address as it is told to upstreams.
+    pub client_text: HeaderValue,
     /// The handshake, where there was one.
     pub secured: Option<Secured>,
     pub permit: ConnectionPermit,
@@ -86,8 +89,10 @@ impl Connection {
         permit: ConnectionPermit,
         limits: &Limits,
     ) -> Connection {
+        let text = client.ip().to_canonical().to_string();
         Connection {
             client,
+            client_text: HeaderValue::try_from(text).expect("an address is ASCII"),
             secured,
             permit,
             // The first request has no time to idle in.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -17,6 +17,7 @@ use crate::admit::admit;
 use crate::connection::Connection;
 use crate::limits::RequestPermit;
 use crate::logs::{Record, redact};
+use crate::outbound;
 use crate::refusals::Refusal;
 use crate::request::{audience, authority, check_wire, connection, declared_length, is_websocket};
 use crate::resolve::{Destination, refuse_host, resolve};
@@ -25,23 +26,29 @@ use crate::upstream;
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
 /// names is removed.
 mod edge {
+    use http::HeaderName;
+
     pub const PREFIX: &str = "x-hoody-edge-";
     /// The service the host named.
-    pub const SERVICE: &str = "x-hoody-edge-service";
+    pub const SERVICE: HeaderName = HeaderName::from_static("x-hoody-edge-service");
     /// Its index.
-    pub const INDEX: &str = "x-hoody-edge-index";
+    pub const INDEX: HeaderName = HeaderName::from_static("x-hoody-edge-index");
     /// The port inside the container, for the services `http` and `https`.
-    pub const PORT: &str = "x-hoody-edge-port";
+    pub const PORT: HeaderName = HeaderName::from_static("x-hoody-edge-port");
     /// The label before an `exec` host.
-    pub const SUBDOMAIN: &str = "x-hoody-edge-subdomain";
+    pub const SUBDOMAIN: HeaderName = HeaderName::from_static("x-hoody-edge-subdomain");
     /// The client's address.
-    pub const CLIENT: &str = "x-hoody-edge-client";
+    pub const CLIENT: HeaderName = HeaderName::from_static("x-hoody-edge-client");
     /// How the client reached the proxy.
-    pub const SCHEME: &str = "x-hoody-edge-scheme";
+    pub const SCHEME: HeaderName = HeaderName::from_static("x-hoody-edge-scheme");
     /// The authority it asked for.
-    pub const HOST: &str = "x-hoody-edge-host";
+    pub const HOST: HeaderName = HeaderName::from_static("x-hoody-edge-host");
     /// The realm the API's host named.
-    pub const REALM: &str = "x-hoody-edge-realm";
+    pub const REALM: HeaderName = HeaderName::from_static("x-hoody-edge-realm");
+    /// What many applications know already.
+    pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 }
 
 /// What remains of a refused request's body is read for this long, so that the answer arrives
@@ -205,45 +212,47 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        strip(request);
         let name = visit
             .name
             .as_ref()
             .expect("only admitted requests come here");
-        let host = name.to_string();
-        if let Some(connection) = &visit.connection {
-            let client = connection.client.ip().to_canonical().to_string();
-            request.insert_header("x-forwarded-for", &client)?;
-            request.insert_header("x-forwarded-proto", connection.scheme())?;
-            request.insert_header(edge::CLIENT, client)?;
-            request.insert_header(edge::SCHEME, connection.scheme())?;
-        }
-        request.insert_header("x-forwarded-host", &host)?;
-        request.insert_header(edge::HOST, &host)?;
-        request.insert_header(header::HOST, host)?;
-        match visit
+        let destination = visit
             .destination
             .as_ref()
-            .expect("only admitted requests come here")
-        {
-            Destination::Control { realm } => {
-                if let Some(realm) = realm {
-                    request.insert_header(edge::REALM, realm.to_string())?;
+            .expect("only admitted requests come here");
+        outbound::rewrite(request, |headers| {
+            strip(headers);
+            let host = outbound::text(&name.to_string());
+            if let Some(connection) = &visit.connection {
+                let scheme = HeaderValue::from_static(connection.scheme());
+                headers.insert(edge::FORWARDED_FOR, connection.client_text.clone());
+                headers.insert(edge::FORWARDED_PROTO, scheme.clone());
+                headers.insert(edge::CLIENT, connection.client_text.clone());
+                headers.insert(edge::SCHEME, scheme);
+            }
+            headers.insert(edge::FORWARDED_HOST, host.clone());
+            headers.insert(edge::HOST, host.clone());
+            headers.insert(header::HOST, host);
+            match destination {
+                Destination::Control { realm } => {
+                    if let Some(realm) = realm {
+                        headers.insert(edge::REALM, outbound::text(&realm.to_string()));
+                    }
+                }
+                Destination::Kit { door, .. } => {
+                    headers.insert(edge::SERVICE, HeaderValue::from_static(door.service));
+                    if let Some(index) = door.index {
+                        headers.insert(edge::INDEX, index.into());
+                    }
+                    if let Some(port) = door.port {
+                        headers.insert(edge::PORT, port.into());
+                    }
+                    if let Some(subdir) = door.subdir {
+                        headers.insert(edge::SUBDOMAIN, outbound::text(subdir.as_str()));
+                    }
                 }
             }
-            Destination::Kit { door, .. } => {
-                request.insert_header(edge::SERVICE, door.service)?;
-                if let Some(index) = door.index {
-                    request.insert_header(edge::INDEX, index.to_string())?;
-                }
-                if let Some(port) = door.port {
-                    request.insert_header(edge::PORT, port.to_string())?;
-                }
-                if let Some(subdir) = door.subdir {
-                    request.insert_header(edge::SUBDOMAIN, subdir.as_str())?;
-                }
-            }
-        }
+        });
         Ok(())
     }
 
@@ -559,22 +568,13 @@ fn millis(duration: Duration) -> f64 {
 }
 
 /// Remove what only the proxy may say.
-fn strip(request: &mut RequestHeader) {
-    let ours = |name: &HeaderName| {
+fn strip(headers: &mut HeaderMap) {
+    outbound::remove(headers, |name| {
         let name = name.as_str();
         name.starts_with(edge::PREFIX)
             || name.starts_with("x-forwarded-")
             || matches!(name, "forwarded" | "x-real-ip")
-    };
-    let found: Vec<HeaderName> = request
-        .headers
-        .keys()
-        .filter(|name| ours(name))
-        .cloned()
-        .collect();
-    for name in found {
-        request.remove_header(&name);
-    }
+    });
 }
 
 /// What to tell the client about a failure; nothing where it has left.

@@ -9,7 +9,7 @@
 //! - `gateway`: the life of a request, as the phases of Pingora's `ProxyHttp`.
 //! - `request`: what is read out of a request before anything is decided.
 //! - `resolve`: address → destination · `admit`: may it pass now?
-//! - `upstream`: connections to a container's kit and to control.
+//! - `upstream`: connections to a container's kit and to control · `outbound`: headers for them.
 //! - `refusals`: every answer that the proxy gives by itself.
 //! - `feed`: the routing table, pushed by control and kept on disk.
 //! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
@@ -27,6 +27,7 @@ mod gateway;
 mod limits;
 mod listen;
 mod logs;
+mod outbound;
 mod refusals;
 mod request;
 mod resolve;
