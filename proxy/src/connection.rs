@@ -32,29 +32,17 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
 use crate::config::Limits;
 use crate::limits::ConnectionPermit;
+pub use crate::socket::{Socket, buffered};
 use crate::tls::Secured;
 
-/// What is read from a socket at once: a TLS record comes in few calls, and an idle connection
-/// holds little.
-const READ_BYTES: usize = 8 << 10;
-/// Small writes are put together up to about one segment.
-const WRITE_BYTES: usize = 1460;
 /// To say goodbye to a client that may be gone.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-/// A socket with small buffers.
-pub type Socket = BufStream<TcpStream>;
-
-pub fn buffered(socket: TcpStream) -> Socket {
-    BufStream::with_capacity(READ_BYTES, WRITE_BYTES, socket)
-}
 
 /// What is known about one connection, shared by its stream and the requests that come over it.
 #[derive(Debug)]

@@ -5,7 +5,8 @@
 //! - [`config`]: addresses, paths and limits.
 //! - `listen`: sockets, worker threads, one connection from accept to close, and draining.
 //! - `tls`: the handshake. Certificates come from outside as a resolver.
-//! - `connection`: what is known about a connection, and the deadlines of its stream.
+//! - `connection`: what is known about a connection, and the deadlines of its stream; `socket`:
+//!   its buffers.
 //! - `gateway`: the life of a request, as the phases of Pingora's `ProxyHttp`.
 //! - `request`: what is read out of a request before anything is decided.
 //! - `resolve`: address → destination · `admit`: may it pass now?
@@ -31,6 +32,7 @@ mod outbound;
 mod refusals;
 mod request;
 mod resolve;
+mod socket;
 mod tls;
 mod upstream;
 
