@@ -133,6 +133,13 @@ struct Job {
     sockets: [String; 2],
 }
 
+/// What a node tells the allocator of its programs (`hoody/src/supervise.rs`); the bare Pingora is
+/// told the same.
+const ALLOCATOR: (&str, &str) = (
+    "_RJEM_MALLOC_CONF",
+    "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0",
+);
+
 /// Idle upstream connections that a proxy may keep, as ours does by default.
 const KEPT: usize = 256;
 /// Enough for all tunnels, with both sides of each below the usual limit of 20,000 descriptors.
@@ -146,6 +153,7 @@ impl Job {
     fn ours(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command
+            .env(ALLOCATOR.0, ALLOCATOR.1)
             .args(["serve", "ours"])
             .args([self.http, self.https].map(|it| it.to_string()));
         command.args([&self.certificates, &self.own]);
@@ -155,6 +163,7 @@ impl Job {
     fn bare(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command
+            .env(ALLOCATOR.0, ALLOCATOR.1)
             .args(["serve", "bare"])
             .args([self.http, self.https].map(|it| it.to_string()));
         command.arg(&self.certificates).args(&self.sockets);
