@@ -66,7 +66,8 @@ fn machine() -> Value {
     };
     json!({
         "processor": field(&read("/proc/cpuinfo"), "model name"),
-        "cores": std::thread::available_parallelism().map_or(1, usize::from),
+        // Not those that this process may use: a measurement may have pinned itself to one.
+        "cores": read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count(),
         "memory": field(&read("/proc/meminfo"), "MemTotal"),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "system": field(&read("/etc/os-release"), "PRETTY_NAME"),

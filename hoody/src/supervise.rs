@@ -18,6 +18,14 @@ use crate::files;
 use crate::logs::Log;
 use crate::process::Process;
 
+/// What the programs' allocator is told: to give back memory a second after it was let go of, also
+/// where nothing happens any more. By default it waits for the next allocation, and a proxy whose
+/// visitors have left keeps what they needed.
+const ALLOCATOR: (&str, &str) = (
+    "_RJEM_MALLOC_CONF",
+    "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0",
+);
+
 /// A program that is to run all the time.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -190,6 +198,7 @@ fn start(program: &Program) -> anyhow::Result<Child> {
     let mut log = Log::open(&program.log)?;
     let mut child = Command::new(&program.path)
         .args(&program.arguments)
+        .env(ALLOCATOR.0, ALLOCATOR.1)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

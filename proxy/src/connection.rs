@@ -25,14 +25,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderValue;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
@@ -40,28 +40,19 @@ use crate::Shared;
 use crate::config::Limits;
 use crate::frames::{self, Flood, Frames};
 use crate::limits::ConnectionPermit;
+pub use crate::socket::{Socket, buffered};
 use crate::tls::Secured;
 
-/// What is read from a socket at once: a TLS record comes in few calls, and an idle connection
-/// holds little.
-const READ_BYTES: usize = 8 << 10;
-/// Small writes are put together up to about one segment.
-const WRITE_BYTES: usize = 1460;
 /// Times the headers that are allowed. Within it, they are read and refused with a reason.
 const HEADERS_READ: usize = 2;
 /// To say goodbye to a client that may be gone.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// A socket with small buffers.
-pub type Socket = BufStream<TcpStream>;
-
-pub fn buffered(socket: TcpStream) -> Socket {
-    BufStream::with_capacity(READ_BYTES, WRITE_BYTES, socket)
-}
-
 /// What is known about one connection, shared by its stream and the requests that come over it.
 pub struct Connection {
     pub client: SocketAddr,
+    /// The client's address as it is told to upstreams.
+    pub client_text: HeaderValue,
     /// The handshake, where there was one.
     pub secured: Option<Secured>,
     pub permit: ConnectionPermit,
@@ -139,8 +130,10 @@ impl Connection {
         h2: bool,
         shared: Arc<Shared>,
     ) -> Connection {
+        let text = client.ip().to_canonical().to_string();
         Connection {
             client,
+            client_text: HeaderValue::try_from(text).expect("an address is ASCII"),
             secured,
             permit,
             gate: Arc::default(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -32,6 +32,7 @@ use crate::limits::RequestPermit;
 use crate::lines::Line;
 use crate::listen::millis_now;
 use crate::logs::{Record, redact};
+use crate::outbound;
 use crate::query;
 use crate::refusals::{Answer, Asked, Audience, Refusal};
 use crate::request::{
@@ -47,36 +48,44 @@ use crate::upstream::{self, Manner};
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
 /// names is removed.
 mod edge {
+    use http::HeaderName;
+
     pub const PREFIX: &str = "x-hoody-edge-";
     /// The service the host named.
-    pub const SERVICE: &str = "x-hoody-edge-service";
+    pub const SERVICE: HeaderName = HeaderName::from_static("x-hoody-edge-service");
     /// Its index.
-    pub const INDEX: &str = "x-hoody-edge-index";
+    pub const INDEX: HeaderName = HeaderName::from_static("x-hoody-edge-index");
     /// The port inside the container, for the services `http` and `https`.
-    pub const PORT: &str = "x-hoody-edge-port";
+    pub const PORT: HeaderName = HeaderName::from_static("x-hoody-edge-port");
     /// The label before an `exec` host.
-    pub const SUBDOMAIN: &str = "x-hoody-edge-subdomain";
+    pub const SUBDOMAIN: HeaderName = HeaderName::from_static("x-hoody-edge-subdomain");
     /// The client's address.
-    pub const CLIENT: &str = "x-hoody-edge-client";
+    pub const CLIENT: HeaderName = HeaderName::from_static("x-hoody-edge-client");
     /// How the client reached the proxy.
-    pub const SCHEME: &str = "x-hoody-edge-scheme";
+    pub const SCHEME: HeaderName = HeaderName::from_static("x-hoody-edge-scheme");
     /// The authority it asked for.
-    pub const HOST: &str = "x-hoody-edge-host";
+    pub const HOST: HeaderName = HeaderName::from_static("x-hoody-edge-host");
     /// The realm the API's host named.
-    pub const REALM: &str = "x-hoody-edge-realm";
+    pub const REALM: HeaderName = HeaderName::from_static("x-hoody-edge-realm");
     /// How the visitor passed a gate: `password`, `token`, `jwt`, `ip` or `link`. Absent where
     /// everybody may pass.
-    pub const AUTH: &str = "x-hoody-edge-auth";
+    pub const AUTH: HeaderName = HeaderName::from_static("x-hoody-edge-auth");
     /// The group of the rules that the visitor is in.
-    pub const GROUP: &str = "x-hoody-edge-group";
+    pub const GROUP: HeaderName = HeaderName::from_static("x-hoody-edge-group");
     /// The user name, the subject of the JWT or the id of the link, in percent-encoding where it
     /// is more than visible ASCII.
-    pub const USER: &str = "x-hoody-edge-user";
+    pub const USER: HeaderName = HeaderName::from_static("x-hoody-edge-user");
+    /// What many applications know already.
+    pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 }
 
 /// What remains of a refused request's body is read for this long, so that the answer arrives
 /// before the connection ends.
 const DRAIN_BODY: Duration = Duration::from_secs(2);
+/// Informational answers (1xx) before the one that counts; servers send one or two.
+const HINTS: u32 = 64;
 /// Logged for a client that left before its answer.
 const CLIENT_LEFT: u16 = 499;
 
@@ -116,6 +125,8 @@ pub struct Visit {
     secrets: Vec<String>,
     /// What a hook changes before it goes on.
     rewrite: Option<Box<Rewrite>>,
+    /// Informational answers so far.
+    hints: u32,
     trace: Option<Trace>,
 }
 
@@ -176,6 +187,7 @@ impl ProxyHttp for Gateway {
             line: None,
             secrets: Vec::new(),
             rewrite: None,
+            hints: 0,
             trace: None,
         }
     }
@@ -333,67 +345,75 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        disguise(request, visit)?;
-        request.remove_header(&header::CONNECTION);
-        request.remove_header(&header::UPGRADE);
-        if let Some(protocol) = &visit.upgrade {
-            request.insert_header(header::CONNECTION, "upgrade")?;
-            request.insert_header(header::UPGRADE, protocol.clone())?;
-        }
-        if let Some(trace) = &visit.trace {
-            trace.pass_on(request)?;
-        }
         let name = visit
             .name
             .as_ref()
             .expect("only admitted requests come here");
-        let host = name.to_string();
-        if let Some(connection) = &visit.connection {
-            let client = connection.client.ip().to_canonical().to_string();
-            request.insert_header("x-forwarded-for", &client)?;
-            request.insert_header("x-forwarded-proto", connection.scheme())?;
-            request.insert_header(edge::CLIENT, client)?;
-            request.insert_header(edge::SCHEME, connection.scheme())?;
-        }
-        request.insert_header("x-forwarded-host", &host)?;
-        request.insert_header(edge::HOST, &host)?;
-        request.insert_header(header::HOST, host)?;
-        match visit
+        let destination = visit
             .destination
             .as_ref()
-            .expect("only admitted requests come here")
-        {
-            Destination::Control { realm } => {
-                if let Some(realm) = realm {
-                    request.insert_header(edge::REALM, realm.to_string())?;
-                }
+            .expect("only admitted requests come here");
+        disguise_target(request, visit)?;
+        if let Destination::Kit { door, alias, .. } = destination {
+            // The log has what the visitor sent; the container gets what the alias stands for.
+            if let Some(alias) = alias
+                && let Ok(Some(target)) = target(alias, request.raw_path())
+            {
+                request.set_raw_path(target.as_bytes())?;
             }
-            Destination::Kit { door, alias, .. } => {
-                // The log has what the visitor sent; the container gets what the alias stands for.
-                if let Some(alias) = alias
-                    && let Ok(Some(target)) = target(alias, request.raw_path())
-                {
-                    request.set_raw_path(target.as_bytes())?;
-                }
-                if let (true, Some(index)) = (door.desktop, door.index) {
-                    let sent = String::from_utf8_lossy(request.raw_path()).into_owned();
-                    request.set_raw_path(desktop(index, &sent).as_bytes())?;
-                }
-                if let Some(change) = &visit.rewrite {
-                    hooked::rewrite(request, change)?;
-                }
-                request.insert_header(edge::SERVICE, door.service)?;
-                if let Some(index) = door.index {
-                    request.insert_header(edge::INDEX, index.to_string())?;
-                }
-                if let Some(port) = door.port {
-                    request.insert_header(edge::PORT, port.to_string())?;
-                }
-                if let Some(subdir) = door.subdir {
-                    request.insert_header(edge::SUBDOMAIN, subdir.as_str())?;
-                }
+            if let (true, Some(index)) = (door.desktop, door.index) {
+                let sent = String::from_utf8_lossy(request.raw_path()).into_owned();
+                request.set_raw_path(desktop(index, &sent).as_bytes())?;
+            }
+            if let Some(path) = visit.rewrite.as_ref().and_then(|it| it.path.as_ref()) {
+                request.set_raw_path(path.as_bytes())?;
             }
         }
+        outbound::rewrite(request, |headers| {
+            disguise_headers(headers, visit);
+            if let Some(change) = &visit.rewrite {
+                change.headers(headers);
+            }
+            headers.remove(header::CONNECTION);
+            headers.remove(header::UPGRADE);
+            if let Some(protocol) = &visit.upgrade {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(header::UPGRADE, protocol.clone());
+            }
+            if let Some(trace) = &visit.trace {
+                trace.pass_on(headers);
+            }
+            let host = outbound::text(&name.to_string());
+            if let Some(connection) = &visit.connection {
+                let scheme = HeaderValue::from_static(connection.scheme());
+                headers.insert(edge::FORWARDED_FOR, connection.client_text.clone());
+                headers.insert(edge::FORWARDED_PROTO, scheme.clone());
+                headers.insert(edge::CLIENT, connection.client_text.clone());
+                headers.insert(edge::SCHEME, scheme);
+            }
+            headers.insert(edge::FORWARDED_HOST, host.clone());
+            headers.insert(edge::HOST, host.clone());
+            headers.insert(header::HOST, host);
+            match destination {
+                Destination::Control { realm } => {
+                    if let Some(realm) = realm {
+                        headers.insert(edge::REALM, outbound::text(&realm.to_string()));
+                    }
+                }
+                Destination::Kit { door, .. } => {
+                    headers.insert(edge::SERVICE, HeaderValue::from_static(door.service));
+                    if let Some(index) = door.index {
+                        headers.insert(edge::INDEX, index.into());
+                    }
+                    if let Some(port) = door.port {
+                        headers.insert(edge::PORT, port.into());
+                    }
+                    if let Some(subdir) = door.subdir {
+                        headers.insert(edge::SUBDOMAIN, outbound::text(subdir.as_str()));
+                    }
+                }
+            }
+        });
         Ok(())
     }
 
@@ -414,8 +434,15 @@ impl ProxyHttp for Gateway {
             None => {}
         }
         let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switched && visit.upgrade.is_none() {
+            return upstream_lies("it switches protocols unasked");
+        }
         if response.status.is_informational() && !switched {
-            return Ok(());
+            visit.hints += 1;
+            return match visit.hints > HINTS {
+                true => upstream_lies("it announces without end"),
+                false => Ok(()),
+            };
         }
         let metrics = &self.shared.metrics;
         if visit.upstream.is_none() {
@@ -1099,23 +1126,21 @@ fn visitor(
     }
 }
 
-/// Take away the credentials that were meant for the edge, and those only.
-fn keep_back(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
+/// Take away the headers that carried credentials for the edge, and those only.
+fn keep_back(headers: &mut HeaderMap, pass: &Pass) {
     let mut named = Vec::new();
-    let mut params = Vec::new();
     for carrier in &pass.consumed {
         match carrier {
             Carrier::Header(name) => {
-                request.remove_header(name.as_str());
+                headers.remove(name.as_str());
             }
             Carrier::Cookie(name) => named.push(name.as_str()),
-            Carrier::Param(name) => params.push(name.as_str()),
+            Carrier::Param(_) => {}
         }
     }
-    if let Some(rest) = without_cookies(&request.headers, &named) {
-        replace(request, &header::COOKIE, rest)?;
+    if let Some(rest) = without_cookies(headers, &named) {
+        replace(headers, &header::COOKIE, rest);
     }
-    without_params(request, &params)
 }
 
 fn without_params(request: &mut RequestHeader, names: &[&str]) -> pingora::Result<()> {
@@ -1129,57 +1154,79 @@ fn without_params(request: &mut RequestHeader, names: &[&str]) -> pingora::Resul
 }
 
 /// Say who comes in.
-fn introduce(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
+fn introduce(headers: &mut HeaderMap, pass: &Pass) {
     let Some(identity) = &pass.identity else {
-        return Ok(());
+        return;
     };
-    let text = |text: &str| utf8_percent_encode(text, UNUSUAL).to_string();
-    request.insert_header(edge::AUTH, identity.method.as_str())?;
+    let text = |text: &str| outbound::text(&utf8_percent_encode(text, UNUSUAL).to_string());
+    headers.insert(
+        edge::AUTH,
+        HeaderValue::from_static(identity.method.as_str()),
+    );
     if !identity.group.is_empty() {
-        request.insert_header(edge::GROUP, text(&identity.group))?;
+        headers.insert(edge::GROUP, text(&identity.group));
     }
     if let Some(user) = &identity.user {
-        request.insert_header(edge::USER, text(user))?;
+        headers.insert(edge::USER, text(user));
     }
-    Ok(())
 }
 
 /// What a header's value cannot hold, and what marks it.
 const UNUSUAL: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b',').add(b'"').add(b';');
 
-fn replace(
-    request: &mut RequestHeader,
-    name: &HeaderName,
-    values: Vec<HeaderValue>,
-) -> pingora::Result<()> {
-    request.remove_header(name);
+fn replace(headers: &mut HeaderMap, name: &HeaderName, values: Vec<HeaderValue>) {
+    headers.remove(name);
     for value in values {
-        request.append_header(name.clone(), value)?;
+        headers.append(name.clone(), value);
     }
-    Ok(())
+}
+
+/// What a kit says cannot be passed on.
+fn upstream_lies(why: &'static str) -> pingora::Result<()> {
+    Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())
 }
 
 /// Make of a request what its container may see: nothing that only the edge may say, and nothing
 /// that was meant for the edge.
 fn disguise(request: &mut RequestHeader, visit: &Visit) -> pingora::Result<()> {
-    strip(request, visit.api)?;
+    disguise_target(request, visit)?;
+    outbound::rewrite(request, |headers| disguise_headers(headers, visit));
+    Ok(())
+}
+
+fn disguise_target(request: &mut RequestHeader, visit: &Visit) -> pingora::Result<()> {
     // A link that nobody asked for goes no further either.
     if let Some(Destination::Kit { place, .. }) = &visit.destination
         && place.links.is_some()
     {
         without_params(request, &[link::PARAM])?;
     }
+    let Some(pass) = &visit.pass else {
+        return Ok(());
+    };
+    let params: Vec<&str> = pass
+        .consumed
+        .iter()
+        .filter_map(|carrier| match carrier {
+            Carrier::Param(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    without_params(request, &params)
+}
+
+fn disguise_headers(headers: &mut HeaderMap, visit: &Visit) {
+    strip(headers, visit.api);
     if let Some(pass) = &visit.pass {
-        keep_back(request, pass)?;
-        introduce(request, pass)?;
+        keep_back(headers, pass);
+        introduce(headers, pass);
     }
-    Ok(())
 }
 
 /// Remove what only the proxy may say, and what is for the proxy alone. A cookie has no meaning to
 /// the API: it would let any page of this site act for whoever opens it.
-fn strip(request: &mut RequestHeader, api: bool) -> pingora::Result<()> {
-    let ours = |name: &HeaderName| {
+fn strip(headers: &mut HeaderMap, api: bool) {
+    outbound::remove(headers, |name| {
         let dashed;
         let mut name = name.as_str();
         // Gateways to programs read an underscore as a hyphen.
@@ -1193,23 +1240,13 @@ fn strip(request: &mut RequestHeader, api: bool) -> pingora::Result<()> {
         name.starts_with(edge::PREFIX)
             || name.starts_with("x-forwarded-")
             || matches!(name, "forwarded" | "x-real-ip")
-    };
-    let found: Vec<HeaderName> = request
-        .headers
-        .keys()
-        .filter(|name| ours(name))
-        .cloned()
-        .collect();
-    for name in found {
-        request.remove_header(&name);
-    }
+    });
     let cookies = match api {
         true => Some(Vec::new()),
-        false => cookies::without_ours(&request.headers),
+        false => cookies::without_ours(headers),
     };
-    match cookies {
-        Some(cookies) => replace(request, &header::COOKIE, cookies),
-        None => Ok(()),
+    if let Some(cookies) = cookies {
+        replace(headers, &header::COOKIE, cookies);
     }
 }
 

@@ -98,6 +98,18 @@ pub struct Rewrite {
     pub removed: Vec<HeaderName>,
 }
 
+impl Rewrite {
+    /// Change the headers of a request.
+    pub fn headers(&self, headers: &mut HeaderMap) {
+        for name in &self.removed {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
 /// Why a script did not say what becomes of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum HookFault {

@@ -7,7 +7,8 @@
 //! - `handover`: sockets that pass to a successor.
 //! - `tls`: the handshake. Certificates come from outside as a resolver.
 //! - `sender`: whom a load balancer speaks for · `frames`: HTTP/2 by its first bytes, and floods.
-//! - `connection`: what is known about a connection, and the deadlines of its stream.
+//! - `connection`: what is known about a connection, and the deadlines of its stream; `socket`:
+//!   its buffers.
 //! - `gateway`: the life of a request, as the phases of Pingora's `ProxyHttp`.
 //! - `request`: what is read out of a request before anything is decided.
 //! - `resolve`: address → destination · `admit`: may it pass now?
@@ -16,7 +17,7 @@
 //!   `lines` (what goes on, and when it has to end).
 //! - `hooks`: scripts of a container that see its requests first.
 //! - `isolation`, `cookies`: what a container may say to a browser, and what is kept from it.
-//! - `upstream`: connections to a container's kit and to control.
+//! - `upstream`: connections to a container's kit and to control · `outbound`: headers for them.
 //! - `refusals`: every answer that the proxy gives by itself.
 //! - `feed`: the routing table, pushed by control · `ledger`: the table on disk.
 //! - `trace`: which trace a request belongs to.
@@ -45,6 +46,7 @@ mod limits;
 mod lines;
 mod listen;
 mod logs;
+mod outbound;
 mod query;
 mod refusals;
 mod request;
@@ -52,6 +54,7 @@ mod resolve;
 mod sender;
 mod session;
 mod signin;
+mod socket;
 mod tls;
 mod trace;
 mod upstream;

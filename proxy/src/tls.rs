@@ -1,7 +1,7 @@
 //! The handshake: HTTP/2 or HTTP/1.1 by ALPN, with the certificate that the resolver has for the
 //! name.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -16,6 +16,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connection::Socket;
 
+/// Names that one connection remembers to be covered: to read the certificate takes as long as a
+/// tenth of a whole request, and pages of one browser share connections.
+const COVERED: usize = 32;
+
 /// Makes TLS connections.
 pub struct Tls {
     server: Arc<ServerConfig>,
@@ -29,6 +33,8 @@ pub struct Secured {
     /// The name the client asked for, as it wrote it.
     sni: Option<Box<str>>,
     certificate: Arc<CertifiedKey>,
+    /// Other names that the certificate was found to cover, the latest last.
+    covered: Mutex<Vec<Box<str>>>,
     /// Whether ALPN chose HTTP/2.
     pub h2: bool,
 }
@@ -104,6 +110,7 @@ impl Tls {
             Secured {
                 sni,
                 certificate,
+                covered: Mutex::default(),
                 h2,
             },
         ))
@@ -121,11 +128,23 @@ impl Secured {
         {
             return true;
         }
+        let mut known = self.covered.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.iter().any(|known| **known == *host) {
+            return true;
+        }
         let Ok(name) = ServerName::try_from(host) else {
             return false;
         };
         let leaf = self.certificate.cert.first();
-        leaf.and_then(|leaf| ParsedCertificate::try_from(leaf).ok())
-            .is_some_and(|leaf| verify_server_name(&leaf, &name).is_ok())
+        let covers = leaf
+            .and_then(|leaf| ParsedCertificate::try_from(leaf).ok())
+            .is_some_and(|leaf| verify_server_name(&leaf, &name).is_ok());
+        if covers {
+            if known.len() == COVERED {
+                known.remove(0);
+            }
+            known.push(host.into());
+        }
+        covers
     }
 }

@@ -7,9 +7,10 @@
 
 use http::HeaderMap;
 use http::header::HeaderName;
-use pingora::http::RequestHeader;
 use tracing::Span;
 use tracing::field::Empty;
+
+use crate::outbound;
 
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
@@ -66,12 +67,13 @@ impl Trace {
     }
 
     /// Tell the kit.
-    pub fn pass_on(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+    pub fn pass_on(&self, headers: &mut HeaderMap) {
         let Place { trace, span, flags } = self.own;
         if self.begins {
-            request.remove_header(&STATE);
+            headers.remove(STATE);
         }
-        request.insert_header(PARENT, format!("00-{trace:032x}-{span:016x}-{flags:02x}"))
+        let parent = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
+        headers.insert(PARENT, outbound::text(&parent));
     }
 
     /// What became of the request.

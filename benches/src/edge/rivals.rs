@@ -133,10 +133,17 @@ struct Job {
     sockets: [String; 2],
 }
 
+/// What a node tells the allocator of its programs (`hoody/src/supervise.rs`); the bare Pingora is
+/// told the same.
+const ALLOCATOR: (&str, &str) = (
+    "_RJEM_MALLOC_CONF",
+    "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0",
+);
+
 /// Idle upstream connections that a proxy may keep, as ours does by default.
 const KEPT: usize = 256;
-/// Enough for all tunnels and both sides of each.
-const CONNECTIONS: usize = 20_000;
+/// Enough for all tunnels, with both sides of each below the usual limit of 20,000 descriptors.
+const CONNECTIONS: usize = 9_000;
 
 impl Job {
     fn upstream(&self, route: usize) -> &'static str {
@@ -146,6 +153,7 @@ impl Job {
     fn ours(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command
+            .env(ALLOCATOR.0, ALLOCATOR.1)
             .args(["serve", "ours"])
             .args([self.http, self.https].map(|it| it.to_string()));
         command.args([&self.certificates, &self.own]);
@@ -155,6 +163,7 @@ impl Job {
     fn bare(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command
+            .env(ALLOCATOR.0, ALLOCATOR.1)
             .args(["serve", "bare"])
             .args([self.http, self.https].map(|it| it.to_string()));
         command.arg(&self.certificates).args(&self.sockets);
@@ -177,8 +186,8 @@ impl Job {
         }
         std::fs::write(format!("{own}/map"), map)?;
         let configuration = format!(
-            "daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root; pid {own}/pid; error_log stderr crit;
-             events {{ worker_connections {CONNECTIONS}; multi_accept on; }}
+            "daemon off; worker_processes 1; user root; pid {own}/pid; error_log stderr crit;
+             events {{ worker_connections 19000; multi_accept on; }}
              http {{
                access_log {own}/access.log combined buffer=64k flush=1s;
                client_body_temp_path {own}; proxy_temp_path {own}; fastcgi_temp_path {own};
@@ -259,7 +268,7 @@ impl Job {
             "
         );
         let file = format!("{own}/haproxy.cfg");
-        std::fs::write(&file, configuration)?;
+        std::fs::write(&file, configuration.trim_end().to_owned() + "\n")?;
         let mut command = Command::new("haproxy");
         command.args(["-db", "-f", &file]);
         Ok(command)

@@ -31,7 +31,7 @@ pub fn small(ground: &Ground, core: usize) -> anyhow::Result<Server> {
     let body = "x".repeat(REPLY_BYTES);
     let configuration = format!(
         "daemon off; worker_processes 1; user root; pid {own}/pid; error_log stderr crit;
-         events {{ worker_connections 16384; }}
+         events {{ worker_connections 9000; }}
          http {{
            access_log off; keepalive_requests 1000000000; keepalive_timeout 600;
            client_body_temp_path {own}; proxy_temp_path {own}; fastcgi_temp_path {own};

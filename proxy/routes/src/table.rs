@@ -59,7 +59,7 @@ pub struct Place {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// Who may embed what it serves.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Embedding::is_default")]
     pub embedding: Embedding,
 }
 
@@ -86,6 +86,10 @@ impl Default for Embedding {
 }
 
 impl Embedding {
+    fn is_default(&self) -> bool {
+        *self == Embedding::default()
+    }
+
     /// Whether this is one source that may be listed in [`Embedding::frame_ancestors`].
     pub fn is_source(text: &str) -> bool {
         const LONGEST: usize = 300; // a scheme, a host of 253 letters and a port
@@ -478,10 +482,11 @@ mod tests {
     #[test]
     fn a_place_without_word_on_embedding_allows_it() {
         let mut whole = serde_json::to_value(place(1, 9, State::Running)).expect("JSON");
-        whole
-            .as_object_mut()
-            .expect("an object")
-            .remove("embedding");
+        let whole_object = whole.as_object_mut().expect("an object");
+        assert!(
+            whole_object.remove("embedding").is_none(),
+            "what is usual is not written"
+        );
         let old: Place = serde_json::from_value(whole).expect("a place");
         assert_eq!(old.embedding, Embedding::default());
         assert!(old.embedding.allowed && old.embedding.ancestors().is_none());

@@ -1,13 +1,13 @@
 //! Requests whose container has a hook for them.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use routes::hook::{Asked, Hook, OnError};
 
 use super::{Gateway, Visit, disguise, edge};
-use crate::hooks::{self, Rewrite, Told, Verdict};
+use crate::hooks::{self, Told, Verdict};
 use crate::isolation;
 use crate::refusals::Refusal;
 use crate::resolve::Destination;
@@ -134,21 +134,6 @@ async fn answer(
     }
     if session.drain_request_body().await.is_err() {
         session.set_keepalive(None);
-    }
-    Ok(())
-}
-
-/// Change what goes on to the container as a script said.
-pub(super) fn rewrite(request: &mut RequestHeader, rewrite: &Rewrite) -> pingora::Result<()> {
-    if let Some(path) = &rewrite.path {
-        request.set_raw_path(path.as_bytes())?;
-    }
-    for name in &rewrite.removed {
-        request.remove_header(name);
-    }
-    for (name, value) in &rewrite.set {
-        let name: HeaderName = name.clone();
-        request.insert_header(name, value.clone())?;
     }
     Ok(())
 }

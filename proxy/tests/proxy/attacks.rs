@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode};
 use routes::table::{KIT_SOCKET, Owners};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::Kit;
 use crate::rig::{Container, Rig, eventually};
@@ -361,4 +362,48 @@ async fn requests_that_mean_two_things_are_refused() {
     let heard = rig.get(&host, "/").await;
     assert_eq!(heard.status, StatusCode::OK);
     eventually(|| (web.seen().requests.load(Ordering::SeqCst) == 1).then_some(())).await;
+}
+
+/// What a client gets from a kit that answers everything with these bytes, and then hangs up.
+async fn answered(rig: &mut Rig, bytes: Vec<u8>) -> String {
+    let mut web = rig.running().await;
+    web.kit = None;
+    std::fs::remove_file(web.socket()).expect("removed");
+    let listener = tokio::net::UnixListener::bind(web.socket()).expect("a socket");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let bytes = bytes.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(&bytes).await;
+            });
+        }
+    });
+    let host = web.host("terminal-1");
+    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    rig.raw(request.as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_kit_that_leaves_http_unasked_is_a_failed_service() {
+    let mut rig = Rig::start().await;
+    let lie = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\nevil";
+    let heard = answered(&mut rig, lie.into()).await;
+    assert!(heard.starts_with("HTTP/1.1 502 "), "{heard}");
+    assert!(!heard.contains("evil"), "{heard}");
+    assert_eq!(rig.metric("hoody_proxy_websockets").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_kit_that_announces_without_end_is_a_failed_service() {
+    let mut rig = Rig::start().await;
+    let hint = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+    let last = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let heard = answered(&mut rig, (hint.repeat(3) + last).into()).await;
+    assert!(heard.ends_with("\r\n\r\nok"), "{heard}");
+    assert_eq!(heard.matches(" 103 ").count(), 3, "{heard}");
+    let heard = answered(&mut rig, (hint.repeat(1000) + last).into()).await;
+    assert!(heard.matches(" 103 ").count() <= 64, "{heard}");
+    assert!(!heard.ends_with("ok"), "{heard}");
 }

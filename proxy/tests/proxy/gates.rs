@@ -338,7 +338,7 @@ async fn addresses_are_of_both_families() {
         config.http.push("[::1]:0".parse().expect("an address"));
     })
     .await;
-    let v6 = rig.proxy.as_ref().expect("it runs").bound().http[1];
+    let v6 = rig.bound().http[1];
     let v4 = rig.http;
     let mut web = rig.running().await;
     for (networks, by_v4, by_v6) in [

@@ -130,6 +130,12 @@ impl Rig {
         proxy.as_ref().expect("it runs").bound().http[0]
     }
 
+    /// Where it listens.
+    pub fn bound(&self) -> proxy::Bound {
+        let proxy = self.proxy.lock().expect("nobody panics with it");
+        proxy.as_ref().expect("it runs").bound().clone()
+    }
+
     /// Send a change as control does, and wait until it is in effect.
     pub async fn push(&mut self, generation: u64, change: Change) {
         if self.feed.is_none() {
