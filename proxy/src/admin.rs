@@ -39,6 +39,7 @@ pub struct Metrics {
     pub table_places: IntGauge,
     pub feed_connected: IntGauge,
     pub log_dropped: IntCounter,
+    pub container_log_lost: IntCounter,
 }
 
 /// Upper bounds in seconds, from a local hit to a long poll.
@@ -115,6 +116,10 @@ impl Metrics {
             table_places: gauge("table_containers", "Containers in the routing table."),
             feed_connected: gauge("feed_connected", "Whether control is connected."),
             log_dropped: counter("access_log_dropped_total", "Lines the log had no room for."),
+            container_log_lost: counter(
+                "container_log_lost_total",
+                "Entries that no log of a container has on disk.",
+            ),
             registry,
         }
     }

@@ -25,6 +25,8 @@ pub struct Config {
     /// The socket on which control serves the API.
     pub control: PathBuf,
     pub access_log: AccessLog,
+    /// The directory of the containers' own logs.
+    pub container_logs: PathBuf,
     /// Threads that serve connections.
     pub workers: usize,
     pub limits: Limits,
@@ -44,6 +46,7 @@ impl Config {
             table: state.join("proxy/table.json"),
             control: run.join("control.sock"),
             access_log: AccessLog::File(state.join("logs/access.log")),
+            container_logs: state.join("proxy/logs"),
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             limits: Limits::default(),
         }
@@ -100,6 +103,8 @@ pub struct Limits {
     pub feed_line_bytes: usize,
     /// The access log before it is rotated.
     pub access_log_bytes: u64,
+    /// The logs of containers.
+    pub container_logs: proxy_logs::Limits,
 }
 
 impl Default for Limits {
@@ -124,6 +129,7 @@ impl Default for Limits {
             drain: Duration::from_secs(10),
             feed_line_bytes: 64 << 20,
             access_log_bytes: 64 << 20,
+            container_logs: proxy_logs::Limits::default(),
         }
     }
 }

@@ -9,13 +9,14 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use routes::Id;
 use routes::table::{Ack, Change, Table, Update};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
-use crate::Shared;
+use crate::{Shared, logs};
 
 /// Changes that wait in the buffer are written to disk together, at most this many.
 const BATCH: usize = 256;
@@ -182,12 +183,18 @@ async fn follow(stream: UnixStream, shared: &Shared) -> Result<(), FeedFault> {
     while next_line(&mut lines, &mut line, longest).await? {
         let mut table = Table::clone(&shared.table.load());
         let mut answers = Vec::new();
+        let mut changed = Vec::new();
         for waiting in 1.. {
             let update = read_update(&line, first, table.generation)?;
             first = false;
             let ack = Ack {
                 generation: update.generation,
             };
+            changed.push(match &update.change {
+                Change::Replace(_) => Changed::All,
+                Change::Upsert(place) => Changed::Placed(logs::scope(place)),
+                Change::Remove(container) => Changed::Gone(*container),
+            });
             table.apply(update);
             serde_json::to_writer(&mut answers, &ack).expect("an answer is JSON");
             answers.push(b'\n');
@@ -197,9 +204,30 @@ async fn follow(stream: UnixStream, shared: &Shared) -> Result<(), FeedFault> {
             next_line(&mut lines, &mut line, longest).await?;
         }
         publish(table, shared)?;
+        for changed in changed {
+            changed.tell(shared);
+        }
         write.write_all(&answers).await.map_err(FeedFault::Answer)?;
     }
     Ok(())
+}
+
+/// What the logs of containers have to know of a change that is in effect.
+enum Changed {
+    All,
+    Placed(proxy_logs::Scope),
+    Gone(Id),
+}
+
+impl Changed {
+    fn tell(self, shared: &Shared) {
+        let store = shared.logs.store();
+        match self {
+            Changed::All => store.retain_known(),
+            Changed::Placed(scope) => store.placed(scope),
+            Changed::Gone(container) => store.remove(logs::key(container)),
+        }
+    }
 }
 
 /// Read one line, without its end; false where there are no more.

@@ -5,26 +5,35 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
+use proxy_logs::Capture;
 use routes::address::{Address, Name};
+use routes::table::Place;
 
 use crate::Shared;
 use crate::admit::admit;
 use crate::connection::Connection;
 use crate::limits::RequestPermit;
-use crate::logs::{Record, redact};
+use crate::logs::{self, Record};
+use crate::mount::{self, Mounted};
 use crate::refusals::Refusal;
 use crate::request::{audience, authority, check_wire, connection, declared_length, is_websocket};
-use crate::resolve::{Destination, refuse_host, resolve};
+use crate::resolve::{Destination, KitDoor, refuse_host, resolve};
 use crate::upstream;
 
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
 /// names is removed.
 mod edge {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use routes::address::Name;
+
+    use crate::connection::Connection;
+    use crate::resolve::KitDoor;
+
     pub const PREFIX: &str = "x-hoody-edge-";
     /// The service the host named.
     pub const SERVICE: &str = "x-hoody-edge-service";
@@ -42,6 +51,53 @@ mod edge {
     pub const HOST: &str = "x-hoody-edge-host";
     /// The realm the API's host named.
     pub const REALM: &str = "x-hoody-edge-realm";
+
+    /// Whether only the proxy may say this.
+    pub fn is_ours(name: &HeaderName) -> bool {
+        let name = name.as_str();
+        name.starts_with(PREFIX)
+            || name.starts_with("x-forwarded-")
+            || matches!(name, "forwarded" | "x-real-ip")
+    }
+
+    /// Remove what only the proxy may say, from a request that it answers itself.
+    pub fn strip(headers: &mut HeaderMap) {
+        let found: Vec<_> = headers
+            .keys()
+            .filter(|name| is_ours(name))
+            .cloned()
+            .collect();
+        for name in found {
+            headers.remove(name);
+        }
+    }
+
+    /// Tell such a request what a kit is told.
+    pub fn tell(
+        headers: &mut HeaderMap,
+        connection: Option<&Connection>,
+        name: Option<&Name>,
+        door: &KitDoor,
+    ) {
+        let mut set = |name: &'static str, value: String| {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        };
+        set(SERVICE, door.service.to_owned());
+        if let Some(index) = door.index {
+            set(INDEX, index.to_string());
+        }
+        if let Some(connection) = connection {
+            set(CLIENT, connection.client.ip().to_canonical().to_string());
+            set(SCHEME, connection.scheme().to_owned());
+        }
+        if let Some(name) = name {
+            set(HOST, name.to_string());
+            // HTTP/2 has no such field.
+            set("host", name.to_string());
+        }
+    }
 }
 
 /// What remains of a refused request's body is read for this long, so that the answer arrives
@@ -67,6 +123,10 @@ pub struct Visit {
     connection: Option<Arc<Connection>>,
     name: Option<Name>,
     destination: Option<Destination>,
+    /// Whether it may go there.
+    admitted: bool,
+    /// The number of a request that stays open, once its answer has begun.
+    opened: Option<u64>,
     /// Whether the host is the API's.
     api: bool,
     permit: Option<RequestPermit>,
@@ -81,7 +141,8 @@ pub struct Visit {
 
 /// What the request filter has found out.
 enum Verdict {
-    Pass(Destination),
+    /// On to the visit's destination.
+    Pass,
     Refuse(Refusal),
     /// To the same place over HTTPS.
     Redirect(String),
@@ -103,6 +164,8 @@ impl ProxyHttp for Gateway {
             connection: None,
             name: None,
             destination: None,
+            admitted: false,
+            opened: None,
             api: false,
             permit: None,
             upgrade: false,
@@ -143,8 +206,12 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<bool> {
         let verdict = self.judge(session, visit).unwrap_or_else(|verdict| verdict);
         match verdict {
-            Verdict::Pass(destination) => {
-                visit.destination = Some(destination);
+            Verdict::Pass => {
+                visit.admitted = true;
+                if visit.is_for_the_log() {
+                    self.answer_from_log(session, visit).await?;
+                    return Ok(true);
+                }
                 Ok(false)
             }
             Verdict::Refuse(refusal) => {
@@ -249,7 +316,7 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
@@ -270,6 +337,7 @@ impl ProxyHttp for Gateway {
                 connection.tunnel();
             }
         }
+        self.log_open(session, response, visit);
         Ok(())
     }
 
@@ -402,8 +470,10 @@ impl Gateway {
             return Err(Refusal::BodyTooLarge.into());
         }
         let destination = resolve(&address, &table.load())?;
-        admit(&destination)?;
-        Ok(Verdict::Pass(destination))
+        // Known from here on, so that the container's log has what was not let through.
+        let destination = visit.destination.insert(destination);
+        admit(destination)?;
+        Ok(Verdict::Pass)
     }
 
     fn to_https(&self, request: &RequestHeader, name: &Name) -> Verdict {
@@ -468,20 +538,69 @@ impl Gateway {
         Ok(())
     }
 
+    /// Let the service answer that shows the log of the visit's container.
+    async fn answer_from_log(
+        &self,
+        session: &mut Session,
+        visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        let Some(Destination::Kit { place, door }) = visit.destination.clone() else {
+            return Ok(());
+        };
+        let shared = &*self.shared;
+        let mut extensions = http::Extensions::new();
+        extensions.insert(logs::scope(&place));
+        let (connection, name) = (visit.connection.clone(), visit.name);
+        let prepare = |headers: &mut HeaderMap| {
+            edge::strip(headers);
+            edge::tell(headers, connection.as_deref(), name.as_ref(), &door);
+        };
+        let begun = |session: &Session, head: &ResponseHeader| {
+            self.log_open(session, head, visit);
+        };
+        let answer = mount::answer(
+            session,
+            shared.logs_router.clone(),
+            extensions,
+            prepare,
+            begun,
+            shared.stopping.clone(),
+        );
+        match Box::pin(answer).await? {
+            Mounted::Answered => Ok(()),
+            Mounted::TooLarge => self.refuse(session, visit, &Refusal::BodyTooLarge).await,
+        }
+    }
+
+    /// Write down a request that stays open when its answer begins: who looks at the log sees it
+    /// while it lasts.
+    fn log_open(&self, session: &Session, head: &ResponseHeader, visit: &mut Visit) {
+        let stays = visit.tunnel
+            || head
+                .headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
+        if !stays || visit.opened.is_some() || visit.place().is_none() {
+            return;
+        }
+        visit.opened = Some(self.shared.journal.number());
+        self.write(session, visit, Some(head), None);
+    }
+
     fn log(&self, session: &Session, error: Option<&Error>, visit: &Visit) {
-        let Shared {
-            metrics, journal, ..
-        } = &*self.shared;
+        let metrics = &self.shared.metrics;
         let taken = visit.started.elapsed();
         let status = match session.response_written() {
             Some(head) => head.status.as_u16(),
             None => CLIENT_LEFT,
         };
         let kind = match &visit.destination {
-            None => "refused",
-            Some(Destination::Control { .. }) => "api",
-            Some(Destination::Kit { door, .. }) if door.port.is_some() => "port",
-            Some(Destination::Kit { .. }) => "kit",
+            Some(Destination::Control { .. }) if visit.admitted => "api",
+            Some(Destination::Kit { door, .. }) if visit.admitted => match door.port {
+                Some(_) => "port",
+                None => "kit",
+            },
+            _ => "refused",
         };
         let class = match status {
             100..200 => "1xx",
@@ -499,43 +618,52 @@ impl Gateway {
                 .with_label_values(&[kind])
                 .observe(taken.as_secs_f64());
         }
-        let (bytes_in, bytes_out) = (
-            session.body_bytes_read() as u64,
-            session.body_bytes_sent() as u64,
-        );
-        metrics.bytes_in.inc_by(bytes_in);
-        metrics.bytes_out.inc_by(bytes_out);
-        let (true, Some(connection)) = (journal.is_on(), &visit.connection) else {
+        metrics.bytes_in.inc_by(session.body_bytes_read() as u64);
+        metrics.bytes_out.inc_by(session.body_bytes_sent() as u64);
+        self.write(session, visit, None, error);
+    }
+
+    /// Hand a request to the journal: when it is over, or with the head of an answer that begins.
+    fn write(
+        &self,
+        session: &Session,
+        visit: &Visit,
+        begins: Option<&ResponseHeader>,
+        error: Option<&Error>,
+    ) {
+        let Some(connection) = &visit.connection else {
             return;
         };
         let request = session.req_header();
-        let (place, door) = match &visit.destination {
-            Some(Destination::Kit { place, door }) => (Some(place), Some(door)),
-            _ => (None, None),
+        let head = begins.or(session.response_written());
+        let place = visit.place();
+        // The access log has no headers.
+        let text = match place {
+            Some(_) => Capture::of(request.raw_path(), &request.headers),
+            None => Capture::target_alone(request.raw_path()),
         };
+        let took = visit.started.elapsed();
         let now = jiff::Timestamp::now();
         let record = Record {
-            time: now.checked_sub(taken).unwrap_or(now),
+            started: now.checked_sub(took).unwrap_or(now),
             client: connection.client.ip().to_canonical(),
-            host: visit.name.as_ref().map(|name| name.as_str().to_owned()),
-            container: place.map(|place| place.container),
-            project: place.map(|place| place.project),
-            service: door.map(|door| door.service),
-            index: door.and_then(|door| door.index),
-            port: door.and_then(|door| door.port),
+            host: visit.name,
+            place: place.map(|(place, door)| (place.clone(), *door)),
+            admitted: visit.admitted,
             scheme: connection.scheme(),
             http: match request.version {
                 Version::HTTP_2 => "2",
                 Version::HTTP_11 => "1.1",
                 _ => "1.0",
             },
-            method: request.method.to_string(),
-            target: redact(&String::from_utf8_lossy(request.raw_path())),
-            status,
-            bytes_in,
-            bytes_out,
-            duration_ms: millis(taken),
-            upstream_ms: visit.upstream.map(millis),
+            method: request.method.clone(),
+            text,
+            status: head.map_or(CLIENT_LEFT, |head| head.status.as_u16()),
+            content_type: head.and_then(|head| head.headers.get(header::CONTENT_TYPE).cloned()),
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            took,
+            upstream: visit.upstream,
             refusal: visit.refusal,
             fault: error.map(|error| {
                 let side = match error.esource() {
@@ -543,33 +671,40 @@ impl Gateway {
                     ErrorSource::Downstream => "client",
                     ErrorSource::Internal | ErrorSource::Unset => "proxy",
                 };
-                format!("{side}: {}", reason(error.etype()))
+                (side, reason(error.etype()))
             }),
             websocket: visit.tunnel,
+            opened: visit.opened,
+            open: begins.is_some(),
         };
-        if !journal.write(Box::new(record)) {
-            metrics.log_dropped.inc();
+        if !self.shared.journal.write(Box::new(record)) {
+            self.shared.metrics.log_dropped.inc();
         }
     }
 }
 
-/// To a microsecond.
-fn millis(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1_000.0
+impl Visit {
+    /// What in a container its host led to, whether or not it is let through.
+    fn place(&self) -> Option<(&Arc<Place>, &KitDoor)> {
+        match &self.destination {
+            Some(Destination::Kit { place, door }) => Some((place, door)),
+            _ => None,
+        }
+    }
+
+    /// Whether the proxy itself answers, with the log of a container.
+    fn is_for_the_log(&self) -> bool {
+        self.place()
+            .is_some_and(|(_, door)| door.service == logs::SERVICE)
+    }
 }
 
 /// Remove what only the proxy may say.
 fn strip(request: &mut RequestHeader) {
-    let ours = |name: &HeaderName| {
-        let name = name.as_str();
-        name.starts_with(edge::PREFIX)
-            || name.starts_with("x-forwarded-")
-            || matches!(name, "forwarded" | "x-real-ip")
-    };
     let found: Vec<HeaderName> = request
         .headers
         .keys()
-        .filter(|name| ours(name))
+        .filter(|name| edge::is_ours(name))
         .cloned()
         .collect();
     for name in found {

@@ -10,6 +10,7 @@
 //! - `request`: what is read out of a request before anything is decided.
 //! - `resolve`: address → destination · `admit`: may it pass now?
 //! - `upstream`: connections to a container's kit and to control.
+//! - `mount`: answers of routers in this process, such as that of the log of a container.
 //! - `refusals`: every answer that the proxy gives by itself.
 //! - `feed`: the routing table, pushed by control and kept on disk.
 //! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
@@ -27,6 +28,7 @@ mod gateway;
 mod limits;
 mod listen;
 mod logs;
+mod mount;
 mod refusals;
 mod request;
 mod resolve;
@@ -64,10 +66,15 @@ pub async fn run(
 /// What the parts of one proxy share.
 struct Shared {
     config: Config,
-    table: ArcSwap<Table>,
+    table: Arc<ArcSwap<Table>>,
     clients: Arc<limits::Clients>,
     metrics: admin::Metrics,
     journal: logs::Journal,
+    /// The logs of containers, and the router that serves them.
+    logs: proxy_logs::Logs,
+    logs_router: axum::Router,
+    /// Turns true when the proxy drains.
+    stopping: tokio::sync::watch::Receiver<bool>,
     /// The port that a redirect to HTTPS names.
     https_port: u16,
 }

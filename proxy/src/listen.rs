@@ -27,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::limits::{Clients, ConnectionPermit, Full};
 use crate::logs::{Journal, OpenLog};
 use crate::tls::Tls;
-use crate::{Shared, admin, feed};
+use crate::{Shared, admin, feed, logs};
 
 /// Connections that the kernel holds for a socket until a worker takes them.
 const BACKLOG: i32 = 1_024;
@@ -135,7 +135,15 @@ impl Proxy {
             path: config.feed.clone(),
             source,
         })?;
-        let (journal, writer) = Journal::open(&config.access_log, config.limits.access_log_bytes)?;
+        let table = Arc::new(ArcSwap::from_pointee(table));
+        let logs = logs::of_containers(&config, table.clone());
+        let metrics_of_all = admin::Metrics::new();
+        let (journal, writer) = Journal::open(
+            &config.access_log,
+            config.limits.access_log_bytes,
+            logs.clone(),
+            metrics_of_all.container_log_lost.clone(),
+        )?;
 
         let (stop, stopped) = watch::channel(false);
         let workers = config.workers.max(1);
@@ -145,15 +153,18 @@ impl Proxy {
             .unwrap_or(443);
         let shared = Arc::new(Shared {
             clients: Arc::new(Clients::new(&config.limits)),
-            table: ArcSwap::from_pointee(table),
-            metrics: admin::Metrics::new(),
+            table,
+            metrics: metrics_of_all,
             https_port,
             journal,
+            logs_router: logs.router(),
+            logs,
+            stopping: stopped.clone(),
             config,
         });
         feed::observe(&shared.table.load(), &shared);
 
-        let mut threads = Vec::from_iter(writer);
+        let mut threads = vec![writer];
         for number in 0..workers {
             let sockets = sockets
                 .iter()

@@ -4,6 +4,7 @@ mod attacks;
 mod feed;
 mod kit;
 mod limits;
+mod logs;
 mod refusals;
 mod requests;
 mod rig;
