@@ -11,6 +11,7 @@ mod documents;
 mod env;
 mod files;
 mod files_root;
+mod logs;
 mod mcp;
 mod node;
 mod projects;
