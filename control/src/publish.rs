@@ -266,6 +266,9 @@ mod tests {
             incarnation: 1,
             directory: PathBuf::from("/x"),
             owners: Owners { base: 0, count: 1 },
+            access: None,
+            links: None,
+            hooks: None,
         }
     }
 

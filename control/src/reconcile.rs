@@ -753,6 +753,9 @@ fn place(
             .map(|observed| observed.directory.clone())
             .unwrap_or_default(),
         owners: observed.map_or(Owners { base: 0, count: 0 }, |observed| observed.owners),
+        access: None,
+        links: None,
+        hooks: None,
     })
 }
 

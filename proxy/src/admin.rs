@@ -40,6 +40,9 @@ pub struct Metrics {
     pub feed_connected: IntGauge,
     pub log_dropped: IntCounter,
     pub container_log_lost: IntCounter,
+    /// Exchanges that were ended because the rules no longer allow them.
+    pub cut: IntCounter,
+    pub wrong_credentials: IntCounter,
 }
 
 /// Upper bounds in seconds, from a local hit to a long poll.
@@ -120,6 +123,8 @@ impl Metrics {
                 "container_log_lost_total",
                 "Entries that no log of a container has on disk.",
             ),
+            cut: counter("cut_total", "Exchanges ended by a change of rules."),
+            wrong_credentials: counter("wrong_credentials_total", "Credentials that were wrong."),
             registry,
         }
     }

@@ -22,6 +22,8 @@ pub struct Config {
     pub feed: PathBuf,
     /// The file that keeps the routing table.
     pub table: PathBuf,
+    /// The file that keeps the keys with which sign-ins are sealed.
+    pub session_keys: PathBuf,
     /// The socket on which control serves the API.
     pub control: PathBuf,
     pub access_log: AccessLog,
@@ -44,6 +46,7 @@ impl Config {
             metrics: None,
             feed: run.join("feed.sock"),
             table: state.join("proxy/table.json"),
+            session_keys: state.join("proxy/session.key"),
             control: run.join("control.sock"),
             access_log: AccessLog::File(state.join("logs/access.log")),
             container_logs: state.join("proxy/logs"),

@@ -3,19 +3,19 @@
 //! Control connects, sends the whole table and then each change; every line is answered when it
 //! is in effect and on disk. Without control, the last table goes on.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use routes::Id;
 use routes::table::{Ack, Change, Table, Update};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use crate::ledger::Ledger;
 use crate::{Shared, logs};
 
 /// Changes that wait in the buffer are written to disk together, at most this many.
@@ -46,50 +46,6 @@ enum FeedFault {
     },
     #[error("user {0} may not feed the table")]
     NotControl(u32),
-}
-
-/// The table that was kept, or an empty one.
-pub fn load(path: &Path) -> Table {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Table::default(),
-        Err(error) => {
-            error!(%error, "could not read the routing table {}", path.display());
-            return Table::default();
-        }
-    };
-    match serde_json::from_slice::<Table>(&text) {
-        Ok(table) => {
-            info!(
-                generation = table.generation,
-                containers = table.places.len(),
-                "took up the routing table from disk"
-            );
-            table
-        }
-        Err(error) => {
-            error!(%error, "the routing table {} is broken; control will send it", path.display());
-            Table::default()
-        }
-    }
-}
-
-/// Write the table so that the file is, at every moment, a whole one.
-fn keep(table: &Table, path: &Path) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let new = path.with_extension("json.new");
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    let mut writer = BufWriter::new(file);
-    serde_json::to_writer(&mut writer, table)?;
-    writer.flush()?;
-    writer.get_ref().sync_data()?;
-    std::fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
 }
 
 /// Bind the feed's socket: for its owner only, and in place of one that a dead proxy left.
@@ -182,7 +138,7 @@ async fn follow(stream: UnixStream, shared: &Shared) -> Result<(), FeedFault> {
     let longest = shared.config.limits.feed_line_bytes;
     while next_line(&mut lines, &mut line, longest).await? {
         let mut table = Table::clone(&shared.table.load());
-        let mut answers = Vec::new();
+        let (mut answers, mut kept) = (Vec::new(), Vec::new());
         let mut changed = Vec::new();
         for waiting in 1.. {
             let update = read_update(&line, first, table.generation)?;
@@ -190,12 +146,14 @@ async fn follow(stream: UnixStream, shared: &Shared) -> Result<(), FeedFault> {
             let ack = Ack {
                 generation: update.generation,
             };
-            changed.push(match &update.change {
-                Change::Replace(_) => Changed::All,
-                Change::Upsert(place) => Changed::Placed(logs::scope(place)),
-                Change::Remove(container) => Changed::Gone(*container),
+            changed.extend(match &update.change {
+                change if change.replaces() => Some(Changed::All),
+                Change::Upsert(place) => Some(Changed::Placed(logs::scope(place))),
+                Change::Remove(container) => Some(Changed::Gone(*container)),
+                _ => None,
             });
             table.apply(update);
+            Ledger::write_line(&mut kept, &line);
             serde_json::to_writer(&mut answers, &ack).expect("an answer is JSON");
             answers.push(b'\n');
             if waiting == BATCH || !lines.buffer().contains(&b'\n') {
@@ -203,7 +161,7 @@ async fn follow(stream: UnixStream, shared: &Shared) -> Result<(), FeedFault> {
             }
             next_line(&mut lines, &mut line, longest).await?;
         }
-        publish(table, shared)?;
+        publish(table, &kept, shared)?;
         for changed in changed {
             changed.tell(shared);
         }
@@ -257,7 +215,7 @@ async fn next_line(
 
 fn read_update(line: &[u8], first: bool, generation: u64) -> Result<Update, FeedFault> {
     let update: Update = serde_json::from_slice(line).map_err(FeedFault::NotAnUpdate)?;
-    let replaces = matches!(update.change, Change::Replace(_));
+    let replaces = update.change.replaces();
     if first && !replaces {
         return Err(FeedFault::NotAReplacement);
     }
@@ -270,16 +228,18 @@ fn read_update(line: &[u8], first: bool, generation: u64) -> Result<Update, Feed
     Ok(update)
 }
 
-/// Put the table into effect, then onto disk.
-fn publish(table: Table, shared: &Shared) -> Result<(), FeedFault> {
+/// Put the table into effect, then the changes that led to it onto disk.
+fn publish(table: Table, changes: &[u8], shared: &Shared) -> Result<(), FeedFault> {
     let table = Arc::new(table);
     shared.table.store(table.clone());
     observe(&table, shared);
-    let path = &shared.config.table;
-    keep(&table, path).map_err(|source| FeedFault::Keep {
-        path: path.clone(),
-        source,
-    })
+    let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    ledger
+        .append(changes, &table)
+        .map_err(|source| FeedFault::Keep {
+            path: shared.config.table.clone(),
+            source,
+        })
 }
 
 pub fn observe(table: &Table, shared: &Shared) {

@@ -1,28 +1,41 @@
 //! The life of a request: heard out, resolved, admitted, sent on, logged.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use proxy_logs::Capture;
+use routes::access::{Carrier, Challenge};
 use routes::address::{Address, Name};
+use routes::link;
 use routes::table::Place;
 
 use crate::Shared;
 use crate::admit::admit;
 use crate::connection::Connection;
+use crate::cookies;
+use crate::evidence::without_cookies;
+use crate::gates::{self, Outcome, Pass, Rules, SignedIn, Tried, Visitor};
 use crate::limits::RequestPermit;
+use crate::lines::Line;
+use crate::listen::millis_now;
 use crate::logs::{self, Record};
 use crate::mount::{self, Mounted};
-use crate::refusals::Refusal;
+use crate::query;
+use crate::refusals::{Answer, Asked, Audience, Refusal};
 use crate::request::{audience, authority, check_wire, connection, declared_length, is_websocket};
-use crate::resolve::{Destination, KitDoor, refuse_host, resolve};
+use crate::resolve::{Destination, KitDoor, refuse_host, resolve, target};
+use crate::session::Session as Remembered;
+use crate::signin::{self, FORM_BYTES, Form, Reason, SIGN_IN, SIGN_OUT};
 use crate::upstream;
 
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
@@ -51,6 +64,14 @@ mod edge {
     pub const HOST: &str = "x-hoody-edge-host";
     /// The realm the API's host named.
     pub const REALM: &str = "x-hoody-edge-realm";
+    /// How the visitor passed a gate: `password`, `token`, `jwt`, `ip` or `link`. Absent where
+    /// everybody may pass.
+    pub const AUTH: &str = "x-hoody-edge-auth";
+    /// The group of the rules that the visitor is in.
+    pub const GROUP: &str = "x-hoody-edge-group";
+    /// The user name, the subject of the JWT or the id of the link, in percent-encoding where it
+    /// is more than visible ASCII.
+    pub const USER: &str = "x-hoody-edge-user";
 
     /// Whether only the proxy may say this.
     pub fn is_ours(name: &HeaderName) -> bool {
@@ -137,6 +158,12 @@ pub struct Visit {
     /// Until the upstream's headers.
     upstream: Option<Duration>,
     refusal: Option<&'static str>,
+    /// The right to pass, for a container that has rules.
+    pass: Option<Box<Pass>>,
+    /// The connection to its kit, while this is what it carries.
+    line: Option<Arc<Line>>,
+    /// Query parameters that carry credentials for the edge.
+    secrets: Vec<String>,
 }
 
 /// What the request filter has found out.
@@ -146,6 +173,25 @@ enum Verdict {
     Refuse(Refusal),
     /// To the same place over HTTPS.
     Redirect(String),
+    /// A container's rules say something else than to pass or to refuse.
+    Gate(Box<Gate>),
+}
+
+/// What a gate does with a visitor itself.
+enum Gate {
+    /// Ask for a credential on a page.
+    Page(Visitor, Challenge, Reason),
+    /// Take what the page sends.
+    SignIn(Visitor, Rules),
+    SignOut(Visitor),
+    /// A browser may send what it asks about, with a credential that the page has.
+    Preflight(Visitor),
+    /// Set a cookie and go on there.
+    Remember {
+        visitor: Visitor,
+        session: Remembered,
+        target: String,
+    },
 }
 
 impl From<Refusal> for Verdict {
@@ -173,6 +219,9 @@ impl ProxyHttp for Gateway {
             body_bytes: 0,
             upstream: None,
             refusal: None,
+            pass: None,
+            line: None,
+            secrets: Vec::new(),
         }
     }
 
@@ -225,6 +274,32 @@ impl ProxyHttp for Gateway {
                 session.write_response_header(Box::new(head), true).await?;
                 Ok(true)
             }
+            Verdict::Gate(gate) => {
+                match *gate {
+                    Gate::Page(visitor, challenge, reason) => {
+                        let next = visitor.target();
+                        self.ask(session, visit, &visitor, &challenge, reason, &next, None)
+                            .await?;
+                    }
+                    Gate::SignIn(visitor, rules) => {
+                        self.sign_in(session, visit, visitor, rules).await?;
+                    }
+                    Gate::SignOut(visitor) => {
+                        let cookie = self.shared.sessions.set_cookie(None, visitor.secure);
+                        self.go_on(session, &visitor, "/", Some(cookie)).await?;
+                    }
+                    Gate::Preflight(visitor) => self.preflight(session, &visitor).await?,
+                    Gate::Remember {
+                        visitor,
+                        session: remembered,
+                        target,
+                    } => {
+                        let cookie = self.cookie(&visitor, &remembered);
+                        self.go_on(session, &visitor, &target, cookie).await?;
+                    }
+                }
+                Ok(true)
+            }
         }
     }
 
@@ -261,9 +336,29 @@ impl ProxyHttp for Gateway {
         Ok(upstream::peer(
             destination,
             visit.upgrade,
+            visit.pass.is_some(),
+            &self.shared.lines,
             &config.control,
             &config.limits,
         ))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        digest: Option<&Digest>,
+        visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        if let Some(pass) = &visit.pass
+            && let Some(line) = digest.and_then(upstream::line)
+        {
+            line.carry(Some(pass.exchange.clone()));
+            visit.line = Some(line.clone());
+        }
+        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -273,6 +368,19 @@ impl ProxyHttp for Gateway {
         visit: &mut Visit,
     ) -> pingora::Result<()> {
         strip(request);
+        if let Some(theirs) = cookies::without_ours(&request.headers) {
+            replace(request, &header::COOKIE, theirs)?;
+        }
+        // A link that nobody asked for goes no further either.
+        if let Some(Destination::Kit { place, .. }) = &visit.destination
+            && place.links.is_some()
+        {
+            without_params(request, &[link::PARAM])?;
+        }
+        if let Some(pass) = &visit.pass {
+            keep_back(request, pass)?;
+            introduce(request, pass)?;
+        }
         let name = visit
             .name
             .as_ref()
@@ -298,7 +406,13 @@ impl ProxyHttp for Gateway {
                     request.insert_header(edge::REALM, realm.to_string())?;
                 }
             }
-            Destination::Kit { door, .. } => {
+            Destination::Kit { door, alias, .. } => {
+                // The log has what the visitor sent; the container gets what the alias stands for.
+                if let Some(alias) = alias
+                    && let Ok(Some(target)) = target(alias, request.raw_path())
+                {
+                    request.set_raw_path(target.as_bytes())?;
+                }
                 request.insert_header(edge::SERVICE, door.service)?;
                 if let Some(index) = door.index {
                     request.insert_header(edge::INDEX, index.to_string())?;
@@ -320,6 +434,12 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
+        if let Some(kept) = cookies::confined(&response.headers) {
+            response.remove_header(&header::SET_COOKIE);
+            for cookie in kept {
+                response.append_header(header::SET_COOKIE, cookie)?;
+            }
+        }
         let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
         if response.status.is_informational() && !switched {
             return Ok(());
@@ -348,7 +468,7 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        _: &mut Visit,
+        visit: &mut Visit,
         reused: bool,
     ) -> Box<Error> {
         let lost = *error.esource() == ErrorSource::Upstream
@@ -358,7 +478,9 @@ impl ProxyHttp for Gateway {
             );
         let repeatable = session.req_header().method.is_idempotent()
             && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none();
+            && session.response_written().is_none()
+            // What was cut off has to be judged again first.
+            && !visit.is_cut();
         error.set_retry(reused && lost && repeatable);
         error
     }
@@ -399,6 +521,13 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, visit: &mut Visit) {
+        if let Some(line) = &visit.line {
+            line.carry(None);
+        }
+        if visit.is_cut() {
+            self.shared.metrics.cut.inc();
+            visit.refusal = Some(Refusal::AccessDenied.code());
+        }
         self.log(session, error, visit);
         // Over HTTP/2 a connection has no time between requests that is its own.
         if !session.is_http2()
@@ -469,11 +598,257 @@ impl Gateway {
         if visit.api && length.is_some_and(|length| length > config.limits.api_body_bytes) {
             return Err(Refusal::BodyTooLarge.into());
         }
-        let destination = resolve(&address, &table.load())?;
+        let table = table.load();
+        let now = || jiff::Timestamp::now().as_millisecond();
+        let destination = resolve(&address, &table, now)?;
         // Known from here on, so that the container's log has what was not let through.
-        let destination = visit.destination.insert(destination);
-        admit(destination)?;
+        visit.destination = Some(destination.clone());
+        if let Destination::Kit { place, door, alias } = &destination {
+            if let Some(rules) = Rules::of(place, &table) {
+                let visitor = visitor(session.req_header(), visit, &name, place, door);
+                self.gate(visit, visitor, rules)?;
+            }
+            if let Some(alias) = alias {
+                target(alias, session.req_header().raw_path())?;
+            }
+        }
+        admit(&destination)?;
         Ok(Verdict::Pass)
+    }
+
+    /// Hold a visitor against the rules of a container. `Err` is what becomes of it instead of
+    /// passing.
+    fn gate(&self, visit: &mut Visit, visitor: Visitor, rules: Rules) -> Result<(), Verdict> {
+        let now = millis_now();
+        visit.secrets = rules.params();
+        let instead = |gate| Err(Verdict::Gate(Box::new(gate)));
+        match &*visitor.path {
+            SIGN_IN if visitor.method == "POST" => return instead(Gate::SignIn(visitor, rules)),
+            SIGN_OUT if matches!(&*visitor.method, "GET" | "POST") => {
+                // Nobody else's page signs anybody out.
+                return match visitor.is_from_here() {
+                    true => instead(Gate::SignOut(visitor)),
+                    false => Err(Refusal::CrossOrigin.into()),
+                };
+            }
+            _ => {}
+        }
+        let (outcome, tried) = gates::judge(&rules, &visitor, &self.shared.sessions, now / 1_000);
+        self.count(&visitor, tried, now)?;
+        match outcome {
+            Outcome::Pass(_) if visitor.path == SIGN_IN => instead(Gate::Remember {
+                session: Remembered::new(&[], 0),
+                target: "/".to_owned(),
+                visitor,
+            }),
+            Outcome::Pass(pass) => {
+                visit.pass = Some(pass);
+                Ok(())
+            }
+            Outcome::Exchange { session, without } => {
+                let names: Vec<&str> = without.iter().map(String::as_str).collect();
+                let target = visitor.target();
+                let target = query::without(&target, &names).unwrap_or(target);
+                instead(Gate::Remember {
+                    visitor,
+                    session,
+                    target,
+                })
+            }
+            Outcome::Challenge(challenge) if visitor.navigates => {
+                let reason = match tried {
+                    Tried::Wrong => Reason::Wrong,
+                    Tried::Right => Reason::Further,
+                    Tried::Nothing => Reason::Asked,
+                };
+                instead(Gate::Page(visitor, challenge, reason))
+            }
+            // What passes without a credential is the container's to answer. What does not comes
+            // with one or not at all: a browser sends no cookie along after this answer.
+            Outcome::Challenge(_) if visitor.preflight().is_some() => {
+                instead(Gate::Preflight(visitor))
+            }
+            Outcome::Challenge(challenge) => Err(Refusal::AuthenticationRequired(Asked {
+                password: challenge.password,
+                token: challenge.token,
+                quietly: visitor.is_scripted(),
+            })
+            .into()),
+            Outcome::Refuse(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Who has been wrong too often is not heard, right or wrong.
+    fn count(&self, visitor: &Visitor, tried: Tried, now: u64) -> Result<(), Refusal> {
+        if tried == Tried::Nothing {
+            return Ok(());
+        }
+        let Shared {
+            attempts, metrics, ..
+        } = &*self.shared;
+        if let Some(seconds) = attempts.wait(visitor.address, visitor.container, now) {
+            return Err(Refusal::TooManyAttempts(seconds));
+        }
+        if tried == Tried::Wrong {
+            metrics.wrong_credentials.inc();
+            attempts.failed(visitor.address, visitor.container, now);
+        }
+        Ok(())
+    }
+
+    /// Let a browser send what it asks about, without cookies: the gate decides about that.
+    async fn preflight(&self, session: &mut Session, visitor: &Visitor) -> pingora::Result<()> {
+        let (method, headers) = visitor.preflight().unwrap_or_default();
+        let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(6))?;
+        head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")?;
+        head.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, method)?;
+        if !headers.is_empty() {
+            head.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, headers)?;
+        }
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        session.write_response_header(Box::new(head), true).await?;
+        if session.drain_request_body().await.is_err() {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// Take the form of a sign-in.
+    async fn sign_in(
+        &self,
+        session: &mut Session,
+        visit: &mut Visit,
+        visitor: Visitor,
+        rules: Rules,
+    ) -> pingora::Result<()> {
+        let form = match self.form(session, &visitor).await? {
+            Ok(form) => form,
+            Err(refusal) => return self.refuse(session, visit, &refusal).await,
+        };
+        let now = millis_now();
+        let Form { offer, next } = form;
+        let signed = gates::sign_in(&rules, &visitor, &offer, &self.shared.sessions, now / 1_000);
+        let tried = match &signed {
+            SignedIn::Shut(_) => Tried::Wrong,
+            _ => Tried::Right,
+        };
+        if let Err(refusal) = self.count(&visitor, tried, now) {
+            return self.refuse(session, visit, &refusal).await;
+        }
+        match signed {
+            SignedIn::Open(remembered) => {
+                let cookie = self.cookie(&visitor, &remembered);
+                self.go_on(session, &visitor, &next, cookie).await
+            }
+            SignedIn::Further(remembered, challenge) => {
+                let cookie = self.cookie(&visitor, &remembered);
+                let reason = Reason::Further;
+                self.ask(session, visit, &visitor, &challenge, reason, &next, cookie)
+                    .await
+            }
+            SignedIn::Shut(challenge) => {
+                let reason = Reason::Wrong;
+                self.ask(session, visit, &visitor, &challenge, reason, &next, None)
+                    .await
+            }
+            SignedIn::Refused => self.refuse(session, visit, &Refusal::AccessDenied).await,
+        }
+    }
+
+    /// Read the form, if it comes from the proxy's own page.
+    async fn form(
+        &self,
+        session: &mut Session,
+        visitor: &Visitor,
+    ) -> pingora::Result<Result<Form, Refusal>> {
+        if !visitor.is_from_here() {
+            return Ok(Err(Refusal::CrossOrigin));
+        }
+        let kind = visitor.headers.get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            let why = "a sign-in is sent as application/x-www-form-urlencoded";
+            return Ok(Err(Refusal::BadRequest(why)));
+        }
+        if declared_length(session.req_header()).is_some_and(|it| it > FORM_BYTES as u64) {
+            return Ok(Err(Refusal::BodyTooLarge));
+        }
+        let mut body = Vec::new();
+        while let Some(part) = session.read_request_body().await? {
+            if body.len() + part.len() > FORM_BYTES {
+                return Ok(Err(Refusal::BodyTooLarge));
+            }
+            body.extend_from_slice(&part);
+        }
+        let why = "the form has neither a user name and password nor a token";
+        Ok(Form::read(&body).ok_or(Refusal::BadRequest(why)))
+    }
+
+    /// The line that sets the cookie of a session; nothing where there is nothing to remember.
+    fn cookie(&self, visitor: &Visitor, remembered: &Remembered) -> Option<String> {
+        if remembered.proofs.is_empty() && remembered.link.is_none() {
+            return None;
+        }
+        let age = remembered.expires.saturating_sub(millis_now() / 1_000);
+        let sessions = &self.shared.sessions;
+        let value = sessions.seal(remembered, visitor.scope())?;
+        Some(sessions.set_cookie(Some((&value, age)), visitor.secure))
+    }
+
+    /// Send a browser on to a path of the same host.
+    async fn go_on(
+        &self,
+        session: &mut Session,
+        visitor: &Visitor,
+        target: &str,
+        cookie: Option<String>,
+    ) -> pingora::Result<()> {
+        // With the origin before it, no path is another host.
+        let location = format!("{}{target}", visitor.origin);
+        let mut head = ResponseHeader::build(StatusCode::SEE_OTHER, Some(5))?;
+        head.insert_header(header::LOCATION, location)?;
+        head.insert_header(header::CONTENT_LENGTH, "0")?;
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        head.insert_header(header::REFERRER_POLICY, "no-referrer")?;
+        if let Some(cookie) = cookie {
+            head.insert_header(header::SET_COOKIE, cookie)?;
+        }
+        session.write_response_header(Box::new(head), true).await?;
+        if session.drain_request_body().await.is_err() {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// Answer with the page that asks for a credential.
+    #[allow(clippy::too_many_arguments)]
+    async fn ask(
+        &self,
+        session: &mut Session,
+        visit: &mut Visit,
+        visitor: &Visitor,
+        challenge: &Challenge,
+        reason: Reason,
+        next: &str,
+        cookie: Option<String>,
+    ) -> pingora::Result<()> {
+        let asked = Asked {
+            password: challenge.password,
+            token: challenge.token,
+            quietly: true,
+        };
+        let refusal = Refusal::AuthenticationRequired(asked);
+        let host = visitor
+            .origin
+            .split_once("://")
+            .map_or("", |(_, host)| host);
+        let mut answer = refusal.answer(Audience::Person);
+        answer.body = signin::page(challenge, reason, host, next);
+        answer.policy = Some(&signin::POLICY);
+        self.note(session, visit, &refusal);
+        // The form's origin is what tells it from others.
+        self.send(session, answer, "same-origin", cookie).await
     }
 
     fn to_https(&self, request: &RequestHeader, name: &Name) -> Verdict {
@@ -497,6 +872,20 @@ impl Gateway {
         visit: &mut Visit,
         refusal: &Refusal,
     ) -> pingora::Result<()> {
+        self.note(session, visit, refusal);
+        let answer = refusal.answer(audience(session.req_header(), visit.api));
+        self.send(session, answer, "no-referrer", None).await?;
+        // A connection that is closed on unread bytes may take the answer with it.
+        if !matches!(refusal, Refusal::RequestTimeout)
+            && session.drain_request_body().await.is_err()
+        {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// Count a refusal.
+    fn note(&self, session: &mut Session, visit: &mut Visit, refusal: &Refusal) {
         visit.refusal = Some(refusal.code());
         self.shared
             .metrics
@@ -507,13 +896,32 @@ impl Gateway {
             session.set_keepalive(None);
         }
         session.set_close_on_response_before_downstream_finish(false);
-        let answer = refusal.answer(audience(session.req_header(), visit.api));
+    }
+
+    /// Send an answer of the proxy itself.
+    async fn send(
+        &self,
+        session: &mut Session,
+        answer: Answer,
+        referrer: &'static str,
+        cookie: Option<String>,
+    ) -> pingora::Result<()> {
         let mut head = ResponseHeader::build(answer.status, Some(8))?;
         head.insert_header(header::CONTENT_TYPE, answer.content_type)?;
         head.insert_header(header::CONTENT_LENGTH, answer.body.len().to_string())?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
-        head.insert_header(header::REFERRER_POLICY, "no-referrer")?;
+        head.insert_header(header::REFERRER_POLICY, referrer)?;
+        if !answer.challenges.is_empty() {
+            // A program on a page of another origin learns what is missing.
+            head.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")?;
+        }
+        for challenge in answer.challenges {
+            head.append_header(header::WWW_AUTHENTICATE, challenge)?;
+        }
+        if let Some(cookie) = cookie {
+            head.insert_header(header::SET_COOKIE, cookie)?;
+        }
         if let Some(policy) = answer.policy {
             head.insert_header(header::CONTENT_SECURITY_POLICY, policy)?;
         }
@@ -529,12 +937,6 @@ impl Gateway {
                 .write_response_body(Some(Bytes::from(answer.body)), true)
                 .await?;
         }
-        // A connection that is closed on unread bytes may take the answer with it.
-        if !matches!(refusal, Refusal::RequestTimeout)
-            && session.drain_request_body().await.is_err()
-        {
-            session.set_keepalive(None);
-        }
         Ok(())
     }
 
@@ -544,12 +946,26 @@ impl Gateway {
         session: &mut Session,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        let Some(Destination::Kit { place, door }) = visit.destination.clone() else {
+        let Some(Destination::Kit { place, door, .. }) = visit.destination.clone() else {
             return Ok(());
         };
         let shared = &*self.shared;
         let mut extensions = http::Extensions::new();
         extensions.insert(logs::scope(&place));
+        // What the rules do not allow any more is cut off; a container that is gone ends its log
+        // itself.
+        let exchange = visit.pass.as_ref().map(|pass| pass.exchange.clone());
+        let stands = || {
+            let table = shared.table.load();
+            let Some(place) = table.places.get(&place.container) else {
+                return true;
+            };
+            let rules = Rules::of(place, &table);
+            match &exchange {
+                Some(exchange) => exchange.stands(rules.as_ref(), millis_now() / 1_000),
+                None => rules.is_none(),
+            }
+        };
         let (connection, name) = (visit.connection.clone(), visit.name);
         let prepare = |headers: &mut HeaderMap| {
             edge::strip(headers);
@@ -564,6 +980,7 @@ impl Gateway {
             extensions,
             prepare,
             begun,
+            stands,
             shared.stopping.clone(),
         );
         match Box::pin(answer).await? {
@@ -658,6 +1075,7 @@ impl Gateway {
             },
             method: request.method.clone(),
             text,
+            secrets: visit.secrets.clone(),
             status: head.map_or(CLIENT_LEFT, |head| head.status.as_u16()),
             content_type: head.and_then(|head| head.headers.get(header::CONTENT_TYPE).cloned()),
             bytes_in: session.body_bytes_read() as u64,
@@ -687,7 +1105,7 @@ impl Visit {
     /// What in a container its host led to, whether or not it is let through.
     fn place(&self) -> Option<(&Arc<Place>, &KitDoor)> {
         match &self.destination {
-            Some(Destination::Kit { place, door }) => Some((place, door)),
+            Some(Destination::Kit { place, door, .. }) => Some((place, door)),
             _ => None,
         }
     }
@@ -697,6 +1115,103 @@ impl Visit {
         self.place()
             .is_some_and(|(_, door)| door.service == logs::SERVICE)
     }
+}
+
+impl Visit {
+    /// Whether what it was doing was ended because the rules have changed.
+    fn is_cut(&self) -> bool {
+        self.line.as_ref().is_some_and(|line| line.is_cut())
+    }
+}
+
+/// What the gates of a container see of a request.
+fn visitor(
+    request: &RequestHeader,
+    visit: &Visit,
+    name: &Name,
+    place: &Place,
+    door: &KitDoor,
+) -> Visitor {
+    // Of a target that is not text nothing is believed, as nothing could be taken out of it.
+    let target = std::str::from_utf8(request.raw_path()).unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let connection = visit.connection.as_ref();
+    let scheme = connection.map_or("http", |it| it.scheme());
+    Visitor {
+        container: place.container,
+        service: door.service,
+        instance: door.port.map(u32::from).or(door.index).unwrap_or(0),
+        // Without a connection nobody knows where it comes from: from nowhere that is listed.
+        address: connection.map_or(Ipv4Addr::UNSPECIFIED.into(), |it| it.client.ip()),
+        method: request.method.to_string(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers: request.headers.clone(),
+        secure: scheme == "https",
+        origin: format!("{scheme}://{name}"),
+        navigates: audience(request, false) == Audience::Person,
+        upgrade: visit.upgrade,
+    }
+}
+
+/// Take away the credentials that were meant for the edge, and those only.
+fn keep_back(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
+    let mut named = Vec::new();
+    let mut params = Vec::new();
+    for carrier in &pass.consumed {
+        match carrier {
+            Carrier::Header(name) => {
+                request.remove_header(name.as_str());
+            }
+            Carrier::Cookie(name) => named.push(name.as_str()),
+            Carrier::Param(name) => params.push(name.as_str()),
+        }
+    }
+    if let Some(rest) = without_cookies(&request.headers, &named) {
+        replace(request, &header::COOKIE, rest)?;
+    }
+    without_params(request, &params)
+}
+
+fn without_params(request: &mut RequestHeader, names: &[&str]) -> pingora::Result<()> {
+    let rest = std::str::from_utf8(request.raw_path())
+        .ok()
+        .and_then(|target| query::without(target, names));
+    match rest {
+        Some(rest) => request.set_raw_path(rest.as_bytes()),
+        None => Ok(()),
+    }
+}
+
+/// Say who comes in.
+fn introduce(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
+    let Some(identity) = &pass.identity else {
+        return Ok(());
+    };
+    let text = |text: &str| utf8_percent_encode(text, UNUSUAL).to_string();
+    request.insert_header(edge::AUTH, identity.method.as_str())?;
+    if !identity.group.is_empty() {
+        request.insert_header(edge::GROUP, text(&identity.group))?;
+    }
+    if let Some(user) = &identity.user {
+        request.insert_header(edge::USER, text(user))?;
+    }
+    Ok(())
+}
+
+/// What a header's value cannot hold, and what marks it.
+const UNUSUAL: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b',').add(b'"').add(b';');
+
+fn replace(
+    request: &mut RequestHeader,
+    name: &HeaderName,
+    values: Vec<HeaderValue>,
+) -> pingora::Result<()> {
+    request.remove_header(name);
+    for value in values {
+        request.append_header(name.clone(), value)?;
+    }
+    Ok(())
 }
 
 /// Remove what only the proxy may say.
@@ -728,6 +1243,7 @@ fn refusal_for(error: &Error, visit: &Visit) -> Option<Refusal> {
         (ErrorSource::Downstream, _) => {
             Some(Refusal::BadRequest("its headers or its body are malformed"))
         }
+        _ if visit.is_cut() => Some(Refusal::AccessDenied),
         _ if visit.api => Some(Refusal::ControlAway),
         (_, ConnectTimedout | ReadTimedout | WriteTimedout) => Some(Refusal::ServiceSilent),
         _ => Some(Refusal::ServiceFailed),

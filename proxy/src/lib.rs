@@ -9,29 +9,41 @@
 //! - `gateway`: the life of a request, as the phases of Pingora's `ProxyHttp`.
 //! - `request`: what is read out of a request before anything is decided.
 //! - `resolve`: address → destination · `admit`: may it pass now?
+//! - `gates`: may this visitor? With `evidence` (what a request brings), `session` (the cookie of
+//!   somebody who has signed in), `signin` (the page), `attempts` (how often one may be wrong) and
+//!   `lines` (what goes on, and when it has to end).
 //! - `upstream`: connections to a container's kit and to control.
 //! - `mount`: answers of routers in this process, such as that of the log of a container.
 //! - `refusals`: every answer that the proxy gives by itself.
-//! - `feed`: the routing table, pushed by control and kept on disk.
+//! - `feed`: the routing table, pushed by control · `ledger`: the table on disk.
 //! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
 //!
-//! `resolve`, `admit` and `refusals` know no type of Pingora. Nothing here knows what runs a
+//! `resolve`, `admit`, `gates` and `refusals` know no type of Pingora. Nothing here knows what runs a
 //! container or where control keeps its state. Every container is taken to be hostile: its
 //! replies, its socket, its names.
 
 mod admin;
 mod admit;
+mod attempts;
 pub mod config;
 mod connection;
+mod cookies;
+mod evidence;
 mod feed;
+mod gates;
 mod gateway;
+mod ledger;
 mod limits;
+mod lines;
 mod listen;
 mod logs;
 mod mount;
+mod query;
 mod refusals;
 mod request;
 mod resolve;
+mod session;
+mod signin;
 mod tls;
 mod upstream;
 
@@ -67,14 +79,18 @@ pub async fn run(
 struct Shared {
     config: Config,
     table: Arc<ArcSwap<Table>>,
-    clients: Arc<limits::Clients>,
-    metrics: admin::Metrics,
-    journal: logs::Journal,
     /// The logs of containers, and the router that serves them.
     logs: proxy_logs::Logs,
     logs_router: axum::Router,
     /// Turns true when the proxy drains.
     stopping: tokio::sync::watch::Receiver<bool>,
+    ledger: std::sync::Mutex<ledger::Ledger>,
+    clients: Arc<limits::Clients>,
+    metrics: admin::Metrics,
+    journal: logs::Journal,
+    sessions: session::Keys,
+    attempts: attempts::Attempts,
+    lines: Arc<lines::Lines>,
     /// The port that a redirect to HTTPS names.
     https_port: u16,
 }

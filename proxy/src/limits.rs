@@ -109,7 +109,7 @@ impl Drop for RequestPermit {
 }
 
 /// One client: an IPv4 address, however written, or the /64 that a site is given.
-fn key(address: IpAddr) -> IpAddr {
+pub fn key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => {
             let network = u128::from(v6) >> 64 << 64;

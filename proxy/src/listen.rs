@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,11 +21,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use crate::attempts::Attempts;
 use crate::config::{Config, Limits};
 use crate::connection::{Connection, Stream, buffered};
 use crate::gateway::Gateway;
+use crate::ledger::Ledger;
 use crate::limits::{Clients, ConnectionPermit, Full};
+use crate::lines::{self, Lines};
 use crate::logs::{Journal, OpenLog};
+use crate::session::{KeepKeys, Keys};
 use crate::tls::Tls;
 use crate::{Shared, admin, feed, logs};
 
@@ -82,6 +86,8 @@ pub enum StartProxy {
     },
     #[error(transparent)]
     OpenLog(#[from] OpenLog),
+    #[error(transparent)]
+    KeepKeys(#[from] KeepKeys),
     #[error("could not set up TLS")]
     Tls(#[from] rustls::Error),
     #[error("could not start a thread")]
@@ -130,11 +136,12 @@ impl Proxy {
                 source,
             })?;
         }
-        let table = feed::load(&config.table);
+        let (ledger, table) = Ledger::open(&config.table, config.limits.feed_line_bytes);
         let feed = feed::bind(&config.feed).map_err(|source| StartProxy::BindFeed {
             path: config.feed.clone(),
             source,
         })?;
+        let sessions = Keys::open(&config.session_keys, &config.zone, millis_now() / 1_000)?;
         let table = Arc::new(ArcSwap::from_pointee(table));
         let logs = logs::of_containers(&config, table.clone());
         let metrics_of_all = admin::Metrics::new();
@@ -160,6 +167,10 @@ impl Proxy {
             logs_router: logs.router(),
             logs,
             stopping: stopped.clone(),
+            ledger: Mutex::new(ledger),
+            sessions,
+            attempts: Attempts::default(),
+            lines: Arc::new(Lines::default()),
             config,
         });
         feed::observe(&shared.table.load(), &shared);
@@ -210,7 +221,7 @@ impl Proxy {
 }
 
 /// Let this process open as many descriptors as it may: a connection takes one towards its client
-/// and often one towards its kit.
+/// and often two towards its kit, one of which is there to shut it down.
 pub fn raise_descriptors(limits: &Limits) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -226,7 +237,7 @@ pub fn raise_descriptors(limits: &Limits) {
         warn!(%error, "could not raise the limit of open descriptors");
         return;
     }
-    let wanted = limits.connections as u64 * 2;
+    let wanted = limits.connections as u64 * 3;
     if let Some(most) = maximum.filter(|&most| most < wanted) {
         warn!("{most} descriptors are allowed, {wanted} may be wanted: raise the hard limit");
     }
@@ -284,11 +295,38 @@ async fn keep_informed(
 ) {
     let feed = tokio::net::UnixListener::from_std(feed).expect("the runtime takes sockets");
     tokio::spawn(feed::serve(feed, shared.clone()));
+    tokio::spawn(review(shared.clone()));
     if let Some(metrics) = metrics {
         let metrics = TcpListener::from_std(metrics).expect("the runtime takes sockets");
         tokio::spawn(admin::serve(metrics, shared));
     }
     until_stopped(&mut stopped).await;
+}
+
+/// Between two looks at what has run out: keys of sessions, attempts that are forgiven.
+const TIDY: Duration = Duration::from_secs(600);
+
+/// End what the rules do not allow any more, and what has run out.
+async fn review(shared: Arc<Shared>) {
+    let mut tidied = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(lines::REVIEW).await;
+        let now = millis_now();
+        shared.lines.review(&shared.table.load(), now);
+        if tidied.elapsed() >= TIDY {
+            tidied = tokio::time::Instant::now();
+            shared.attempts.forget(now);
+            if let Err(error) = shared.sessions.renew(now / 1_000) {
+                warn!(cause = ?std::error::Error::source(&error), "{error}");
+            }
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn millis_now() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed();
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 async fn until_stopped(stopped: &mut watch::Receiver<bool>) {

@@ -82,6 +82,8 @@ pub struct Record {
     pub http: &'static str,
     pub method: http::Method,
     pub text: Capture,
+    /// Query parameters that carry credentials for the edge.
+    pub secrets: Vec<String>,
     /// 499: the client left before the answer.
     pub status: u16,
     pub content_type: Option<http::HeaderValue>,
@@ -389,7 +391,7 @@ impl Writer {
 
     fn write(&mut self, record: &Record) {
         let time = record.started.to_string();
-        let target = proxy_logs::redact::redact(&record.text.target(), &[]);
+        let target = proxy_logs::redact::redact(&record.text.target(), &record.secrets);
         let fault = record
             .fault
             .map(|(side, reason)| format!("{side}: {reason}"));
@@ -569,6 +571,9 @@ mod tests {
             incarnation: 1,
             directory: "/run/c".into(),
             owners: routes::table::Owners { base: 0, count: 0 },
+            access: None,
+            links: None,
+            hooks: None,
         })
     }
 
@@ -589,6 +594,7 @@ mod tests {
             http: "1.1",
             method: http::Method::GET,
             text: Capture::target_alone(b"/"),
+            secrets: Vec::new(),
             status: 200,
             content_type: None,
             bytes_in: 0,

@@ -4,6 +4,8 @@
 //! it was judged like any other; its body is small and read whole, its answer is streamed and held
 //! back as its reader demands.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use bytes::Bytes;
@@ -17,6 +19,9 @@ use tower::ServiceExt;
 
 /// The body of a request to something that the proxy itself answers.
 const BODY_BYTES: usize = 1 << 20;
+
+/// Between two looks whether an answer that goes on may still do so.
+const REVIEW: Duration = Duration::from_millis(250);
 
 /// How an answer came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,13 +69,14 @@ async fn read(session: &mut Session) -> pingora::Result<Option<Bytes>> {
 
 /// Let the router answer. `prepare` sets the headers that tell it what the proxy knows; `begun` is
 /// called with the head of the answer, before it is sent. An answer of unknown length ends when
-/// `stopping` turns true.
+/// `stopping` turns true, and is cut off when `stands` does not hold any more.
 pub async fn answer(
     session: &mut Session,
     router: Router,
     extensions: Extensions,
     prepare: impl FnOnce(&mut http::HeaderMap),
     begun: impl FnOnce(&Session, &ResponseHeader),
+    stands: impl Fn() -> bool,
     mut stopping: watch::Receiver<bool>,
 ) -> pingora::Result<Mounted> {
     let Some(body) = read(session).await? else {
@@ -119,10 +125,15 @@ pub async fn answer(
     if bodiless {
         return Ok(Mounted::Answered);
     }
+    let mut review = tokio::time::interval(REVIEW);
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
             idle = session.read_body_or_idle(true) => { left(idle)?; continue }
+            _ = review.tick(), if length.is_none() => match stands() {
+                true => continue,
+                false => return Err(Error::explain(ErrorType::ConnectionClosed, "it may not go on")),
+            },
             _ = stopping.wait_for(|stopping| *stopping), if length.is_none() => None,
         };
         match frame {

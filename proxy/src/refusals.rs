@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use base64::Engine as _;
 use http::StatusCode;
 use routes::address::Rejection;
+use routes::link::Misuse;
 use routes::table::Place;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -26,6 +27,8 @@ pub enum Refusal {
     UnknownContainer,
     /// The container's name goes on with something that is no service.
     UnknownService,
+    /// The alias leads to one path, and this is another.
+    NotBehindAlias,
     /// The name of something that does not speak HTTP.
     NotHttp,
     Starting(Arc<Place>),
@@ -48,6 +51,44 @@ pub enum Refusal {
     TargetTooLong,
     HeadersTooLarge,
     TooManyRequests,
+    /// The rules of the container or its project do not let this visitor in.
+    AccessDenied,
+    /// They would, with a credential.
+    AuthenticationRequired(Asked),
+    /// A signed link that is not good for this.
+    LinkRefused(Misuse),
+    /// A cookie of the proxy came from a page of another origin.
+    CrossOrigin,
+    /// Too many wrong credentials: seconds to wait.
+    TooManyAttempts(u32),
+}
+
+/// Which credentials a gate asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    pub password: bool,
+    /// A token or a JWT.
+    pub token: bool,
+    /// Whether a browser would ask its user by itself, in a dialog that no page can explain.
+    pub quietly: bool,
+}
+
+impl Asked {
+    /// The challenges (RFC 9110, section 11.6.1). A scheme that no browser knows asks for the
+    /// proxy's own cookie.
+    pub fn challenges(self) -> Vec<&'static str> {
+        let mut all = Vec::new();
+        if self.password && !self.quietly {
+            all.push("Basic realm=\"hoody\", charset=\"UTF-8\"");
+        }
+        if self.token && !self.quietly {
+            all.push("Bearer realm=\"hoody\"");
+        }
+        if all.is_empty() {
+            all.push("Session realm=\"hoody\"");
+        }
+        all
+    }
 }
 
 /// Status and code of every refusal, for documents and tests.
@@ -73,6 +114,12 @@ pub const REFUSALS: &[(u16, &str)] = &[
     (414, "target_too_long"),
     (431, "headers_too_large"),
     (429, "too_many_requests"),
+    (403, "access_denied"),
+    (401, "authentication_required"),
+    (403, "link_refused"),
+    (403, "cross_origin"),
+    (429, "too_many_attempts"),
+    (404, "alias_path_pinned"),
 ];
 
 /// Who reads the answer.
@@ -95,6 +142,8 @@ pub struct Answer {
     pub retry_after: Option<u32>,
     /// The policy of a page.
     pub policy: Option<&'static str>,
+    /// What would open it.
+    pub challenges: Vec<&'static str>,
 }
 
 /// Seconds after which a container that starts is worth another try.
@@ -124,6 +173,12 @@ impl Refusal {
             Refusal::TargetTooLong => 18,
             Refusal::HeadersTooLarge => 19,
             Refusal::TooManyRequests => 20,
+            Refusal::AccessDenied => 21,
+            Refusal::AuthenticationRequired(_) => 22,
+            Refusal::LinkRefused(_) => 23,
+            Refusal::CrossOrigin => 24,
+            Refusal::TooManyAttempts(_) => 25,
+            Refusal::NotBehindAlias => 26,
         };
         REFUSALS[at]
     }
@@ -155,6 +210,7 @@ impl Refusal {
             Refusal::Starting(_) => Some(STARTING_RETRY),
             Refusal::ControlAway => Some(2),
             Refusal::TooManyRequests => Some(1),
+            Refusal::TooManyAttempts(seconds) => Some(*seconds),
             _ => None,
         }
     }
@@ -173,6 +229,9 @@ impl Refusal {
             Refusal::UnknownService => {
                 "The name of a computer goes on with a service and its number, as in terminal-1, files-1 or http-8080. This one goes on with something else.".into()
             }
+            Refusal::NotBehindAlias => {
+                "This name leads to one page only, and this is not its path. Open the name without a path.".into()
+            }
             Refusal::NotHttp => "This name is not for a browser: its service does not speak HTTP.".into(),
             Refusal::Starting(it) => place(it, "is starting. It will answer in a moment.").into(),
             Refusal::Stopped(it) => place(it, "is stopped. Start it and try again.").into(),
@@ -187,10 +246,19 @@ impl Refusal {
             Refusal::HttpsRequired => "This name is served over HTTPS only.".into(),
             Refusal::MethodNotAllowed => "This method is not allowed here.".into(),
             Refusal::RequestTimeout => "The request's body did not arrive in time.".into(),
-            Refusal::BodyTooLarge => "The request's body is larger than the API takes.".into(),
+            Refusal::BodyTooLarge => "The request's body is larger than is taken here.".into(),
             Refusal::TargetTooLong => "The path and query are too long.".into(),
             Refusal::HeadersTooLarge => "The request's headers are too large.".into(),
             Refusal::TooManyRequests => "Too many requests from your address are under way. Wait for some of them to end.".into(),
+            Refusal::AccessDenied => "The owner of this address does not let you in from here.".into(),
+            Refusal::AuthenticationRequired(asked) => match (asked.password, asked.token) {
+                (true, true) => "This address asks for a user name and password (Basic) or a token. Send them, or open it in a browser to sign in.",
+                (true, false) => "This address asks for a user name and password. Send them (Basic), or open it in a browser to sign in.",
+                _ => "This address asks for a token. Send it where its owner said, or open it in a browser to sign in.",
+            }.into(),
+            Refusal::LinkRefused(why) => format!("This link does not open it: {why}. Ask for a new one.").into(),
+            Refusal::CrossOrigin => "A page of another origin may not do this with your sign-in. Do it from this address itself.".into(),
+            Refusal::TooManyAttempts(seconds) => format!("Too many wrong credentials. Wait {seconds} s and try again.").into(),
         }
     }
 
@@ -200,6 +268,7 @@ impl Refusal {
             Refusal::UnknownHost => "Nothing here",
             Refusal::UnknownContainer => "No such computer",
             Refusal::UnknownService => "No such service",
+            Refusal::NotBehindAlias => "Not here",
             Refusal::NotHttp => "Not a web page",
             Refusal::Starting(_) => "Starting up",
             Refusal::Stopped(_) => "Stopped",
@@ -216,6 +285,11 @@ impl Refusal {
                 "Too large"
             }
             Refusal::TooManyRequests => "Too many requests",
+            Refusal::AccessDenied => "Not for you",
+            Refusal::AuthenticationRequired(_) => "Sign in",
+            Refusal::LinkRefused(_) => "This link is over",
+            Refusal::CrossOrigin => "From somewhere else",
+            Refusal::TooManyAttempts(_) => "Too many attempts",
         }
     }
 
@@ -250,6 +324,10 @@ impl Refusal {
             body,
             retry_after: self.retry_after(),
             policy,
+            challenges: match self {
+                Refusal::AuthenticationRequired(asked) => asked.challenges(),
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -280,7 +358,7 @@ impl Refusal {
 const JSON: &str = "application/json; charset=utf-8";
 
 /// The style of every page: no font, image or script comes from anywhere.
-const STYLE: &str = include_str!("refusals.css");
+pub const STYLE: &str = include_str!("refusals.css");
 
 /// A page may use this one style and do nothing else.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -288,7 +366,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'")
 });
 
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -319,6 +397,9 @@ mod tests {
             incarnation: 1,
             directory: "/secret/path".into(),
             owners: Owners { base: 0, count: 0 },
+            access: None,
+            links: None,
+            hooks: None,
         })
     }
 
@@ -346,6 +427,16 @@ mod tests {
             Refusal::TargetTooLong,
             Refusal::HeadersTooLarge,
             Refusal::TooManyRequests,
+            Refusal::AccessDenied,
+            Refusal::AuthenticationRequired(Asked {
+                password: true,
+                token: true,
+                quietly: false,
+            }),
+            Refusal::LinkRefused(Misuse::Expired),
+            Refusal::CrossOrigin,
+            Refusal::TooManyAttempts(6),
+            Refusal::NotBehindAlias,
         ]
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use routes::Id;
 use routes::address::{Address, Door, Label, Rejection};
+use routes::domain::Alias;
 use routes::table::{Place, Table};
 
 use crate::refusals::Refusal;
@@ -14,7 +15,12 @@ pub enum Destination {
     /// The API, in a realm where the host named one.
     Control { realm: Option<Id> },
     /// The kit of a container.
-    Kit { place: Arc<Place>, door: KitDoor },
+    Kit {
+        place: Arc<Place>,
+        door: KitDoor,
+        /// The alias that it was named by, where it was.
+        alias: Option<Arc<Alias>>,
+    },
 }
 
 /// What in a kit is asked for.
@@ -27,22 +33,41 @@ pub struct KitDoor {
     pub subdir: Option<Label>,
 }
 
-/// Where requests for this address go. Whether they may go there now, [`crate::admit`] says.
-pub fn resolve(address: &Address, table: &Table) -> Result<Destination, Refusal> {
-    let (project, container, door) = match *address {
+/// Where requests for this address go at this millisecond since 1970. Whether they may go there
+/// now, [`crate::admit`] says.
+pub fn resolve(
+    address: &Address,
+    table: &Table,
+    now: impl FnOnce() -> i64,
+) -> Result<Destination, Refusal> {
+    let mut alias = None;
+    let (project, container, door) = match address {
         Address::Api => return Ok(Destination::Control { realm: None }),
-        Address::Realm(realm) => return Ok(Destination::Control { realm: Some(realm) }),
+        Address::Realm(realm) => {
+            return Ok(Destination::Control {
+                realm: Some(*realm),
+            });
+        }
         Address::Container {
             project,
             container,
             door,
-        } => (project, container, door),
-        // No alias is in the table yet, and from outside nobody is inside a container.
-        Address::Alias(_) | Address::Local => return Err(Refusal::UnknownHost),
+        } => (*project, *container, *door),
+        Address::Alias(name) => {
+            let found = table.aliases.get(name.as_str());
+            let found = found.filter(|alias| alias.stands(now()));
+            let found = found.ok_or(Refusal::UnknownHost)?;
+            alias = Some(found.clone());
+            (None, found.container, found.door)
+        }
+        // From outside nobody is inside a container.
+        Address::Local => return Err(Refusal::UnknownHost),
     };
-    let place = table
-        .find(project, container)
-        .ok_or(Refusal::UnknownContainer)?;
+    let place = table.find(project, container).ok_or(match alias {
+        // Nothing tells an alias that leads nowhere from one that never was.
+        Some(_) => Refusal::UnknownHost,
+        None => Refusal::UnknownContainer,
+    })?;
     let blank = KitDoor {
         service: "",
         index: None,
@@ -72,7 +97,24 @@ pub fn resolve(address: &Address, table: &Table) -> Result<Destination, Refusal>
     Ok(Destination::Kit {
         place: place.clone(),
         door,
+        alias,
     })
+}
+
+/// The path and query to ask the container for, where an alias has a say in it; nothing where
+/// what was sent stays as it is.
+pub fn target(alias: &Alias, sent: &[u8]) -> Result<Option<String>, Refusal> {
+    let Ok(sent) = std::str::from_utf8(sent) else {
+        return match alias.pinned {
+            true => Err(Refusal::NotBehindAlias),
+            false => Ok(None),
+        };
+    };
+    match alias.target(sent) {
+        Ok(target) if target == sent => Ok(None),
+        Ok(target) => Ok(Some(target.into_owned())),
+        Err(_) => Err(Refusal::NotBehindAlias),
+    }
 }
 
 /// What to say about a host that names nothing.
@@ -108,11 +150,32 @@ mod tests {
             incarnation: 7,
             directory: "/run/c".into(),
             owners: Owners { base: 1, count: 1 },
+            access: None,
+            links: None,
+            hooks: None,
         };
         table.apply(Update {
             generation: 1,
             change: Change::Upsert(place),
         });
+        let alias = |name: &str, container: &str, door: &str| {
+            Change::Alias(Alias {
+                name: name.into(),
+                container: container.parse().expect("an id"),
+                door: door.parse().expect("a door"),
+                target: None,
+                pinned: false,
+                expires: (name == "gone").then_some(1_000),
+            })
+        };
+        for (generation, change) in [
+            (2, alias("shop", C, "http-3000")),
+            (3, alias("gone", C, "http-3000")),
+            (4, alias("lost", P, "http-3000")),
+            (5, alias("shell", C, "ssh")),
+        ] {
+            table.apply(Update { generation, change });
+        }
         let on = |label: &str| format!("{label}.box1.containers.hoody.localhost");
         let cases = [
             ("api.hoody.localhost".to_owned(), "control"),
@@ -129,6 +192,10 @@ mod tests {
             (on(&format!("{P}-{P}-ssh")), "unknown_container"),
             (on(&format!("{P}-{C}-ssh")), "service_not_http"),
             (on("some-alias"), "unknown_host"),
+            (on("SHOP"), "http None Some(3000)"),
+            (on("gone"), "unknown_host"),
+            (on("lost"), "unknown_host"),
+            (on("shell"), "service_not_http"),
             (
                 "localhost.containers.hoody.localhost".into(),
                 "unknown_host",
@@ -139,7 +206,7 @@ mod tests {
         for (host, expected) in cases {
             let found = Address::parse(&host, &zone)
                 .map_err(refuse_host)
-                .and_then(|address| resolve(&address, &table));
+                .and_then(|address| resolve(&address, &table, || 1_000));
             let found = match found {
                 Ok(Destination::Control { .. }) => "control".to_owned(),
                 Ok(Destination::Kit { door, .. }) => {

@@ -17,9 +17,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::connectors::L4Connect;
+use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{Digest, GetProxyDigest as _};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use routes::Id;
@@ -29,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::config::Limits;
+use crate::lines::{Line, Lines};
 use crate::resolve::Destination;
 
 /// Why a kit or control could not be connected to.
@@ -108,7 +112,11 @@ pub fn open_kit(place: &Place) -> Result<OwnedFd, NoConnection> {
 /// What to connect to. The address that Pingora is given means nothing.
 #[derive(Debug)]
 enum Target {
-    Kit(Arc<Place>),
+    Kit {
+        place: Arc<Place>,
+        gated: bool,
+        lines: Arc<Lines>,
+    },
     Control(PathBuf),
 }
 
@@ -122,15 +130,23 @@ struct Connector {
 #[async_trait]
 impl L4Connect for Connector {
     async fn connect(&self, _: &PeerAddr) -> pingora::Result<Stream> {
-        let stream = match &self.target {
-            Target::Kit(place) => {
+        let (stream, line) = match &self.target {
+            Target::Kit {
+                place,
+                gated,
+                lines,
+            } => {
                 let socket = open_kit(place)?;
                 // Through the descriptor, which stays open meanwhile.
-                connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await?
+                let stream = connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await?;
+                let line = lines
+                    .add(&stream, place.container, *gated)
+                    .map_err(NoConnection::Connect)?;
+                (stream, Some(line))
             }
-            Target::Control(path) => connect(path.clone()).await?,
+            Target::Control(path) => (connect(path.clone()).await?, None),
         };
-        Ok(if self.patient {
+        let mut stream = if self.patient {
             let patient = Patient {
                 stream,
                 waited: false,
@@ -138,8 +154,19 @@ impl L4Connect for Connector {
             Stream::from(VirtualSocketStream::new(Box::new(patient)))
         } else {
             Stream::from(stream)
-        })
+        };
+        if let Some(line) = line {
+            let blank = ResponseHeader::build(200, Some(0)).expect("200 is a status");
+            stream.set_proxy_digest(ProxyDigest::new(Box::new(blank), Some(Box::new(line))));
+        }
+        Ok(stream)
     }
+}
+
+/// The line of a connection to a kit.
+pub fn line(digest: &Digest) -> Option<&Arc<Line>> {
+    let facts = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
+    facts.downcast_ref()
 }
 
 /// Between two tries while the queue of a listening socket is full; the caller bounds their sum.
@@ -206,19 +233,26 @@ impl VirtualSocket for Patient {
 /// be reused for, the group key says alone.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1);
 
-/// The peer for a destination; `upgrade` for a request that may become a WebSocket.
+/// The peer for a destination; `upgrade` for a request that may become a WebSocket, `gated` for
+/// one that was judged by rules.
 pub fn peer(
     destination: &Destination,
     upgrade: bool,
+    gated: bool,
+    lines: &Arc<Lines>,
     control: &std::path::Path,
     limits: &Limits,
 ) -> Box<HttpPeer> {
     let target = match destination {
-        Destination::Kit { place, .. } => Target::Kit(place.clone()),
+        Destination::Kit { place, .. } => Target::Kit {
+            place: place.clone(),
+            gated,
+            lines: lines.clone(),
+        },
         Destination::Control { .. } => Target::Control(control.to_owned()),
     };
     let mut peer = HttpPeer::new(NOWHERE, false, String::new());
-    peer.group_key = group(destination, upgrade);
+    peer.group_key = group(destination, upgrade, gated);
     let options = &mut peer.options;
     options.custom_l4 = Some(Arc::new(Connector {
         target,
@@ -237,7 +271,7 @@ pub fn peer(
 }
 
 /// Equal for requests that may share a connection: the same start of the same container.
-fn group(destination: &Destination, upgrade: bool) -> u64 {
+fn group(destination: &Destination, upgrade: bool, gated: bool) -> u64 {
     let who: Option<(Id, u64)> = match destination {
         Destination::Kit { place, .. } => Some((place.container, place.incarnation)),
         Destination::Control { .. } => None,
@@ -245,6 +279,6 @@ fn group(destination: &Destination, upgrade: bool) -> u64 {
     let mut hasher = DefaultHasher::new();
     who.map(|(container, incarnation)| (container.0, incarnation))
         .hash(&mut hasher);
-    upgrade.hash(&mut hasher);
+    (upgrade, gated).hash(&mut hasher);
     hasher.finish()
 }

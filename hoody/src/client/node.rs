@@ -187,6 +187,9 @@ impl Node {
         if let Some(token) = token {
             builder = builder.bearer_auth(token);
         }
+        for (name, value) in &request.headers {
+            builder = builder.header(name, value);
+        }
         builder = match &request.payload {
             Payload::None => builder,
             Payload::Json(members) => builder.json(members),

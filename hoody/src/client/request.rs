@@ -18,6 +18,7 @@ pub struct Request {
     pub path: String,
     pub inserts: Vec<(String, String)>,
     pub query: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
     pub payload: Payload,
 }
 
@@ -59,6 +60,7 @@ impl Request {
             path: verb.path.clone(),
             inserts: Vec::new(),
             query: Vec::new(),
+            headers: Vec::new(),
             payload: payload(verb, matches)?,
         };
         if let Some(selector) = &verb.selector {
@@ -80,6 +82,9 @@ impl Request {
                     request.inserts.push((parameter.name.clone(), text));
                 }
                 Place::Query => request.set_query(&parameter.name, plain(&value)),
+                Place::Header => request
+                    .headers
+                    .push((parameter.name.clone(), plain(&value))),
                 Place::Body => {
                     if let Payload::Json(members) = &mut request.payload {
                         members.insert(parameter.name.clone(), value);
@@ -97,6 +102,7 @@ impl Request {
             path: path.into(),
             inserts: Vec::new(),
             query: Vec::new(),
+            headers: Vec::new(),
             payload: Payload::None,
         }
     }

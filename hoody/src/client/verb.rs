@@ -39,6 +39,7 @@ pub struct Parameter {
 pub enum Place {
     Path,
     Query,
+    Header,
     Body,
 }
 
@@ -148,6 +149,7 @@ fn of_parameter(parameter: &Value) -> Option<Parameter> {
     let place = match parameter["in"].as_str()? {
         "path" => Place::Path,
         "query" => Place::Query,
+        "header" => Place::Header,
         _ => return None,
     };
     let name = parameter["name"].as_str()?;

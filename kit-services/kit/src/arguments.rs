@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::Fault;
 
-/// Merge body, query and path into one object: path and query win over the body. A key repeated
+/// Merge body, query and path into one object: path and query win over the body; what came in
+/// headers counts as path. A key repeated
 /// in the query is a list where the schema wants one; elsewhere the last value given wins.
 pub fn merge(
     schema: &Value,

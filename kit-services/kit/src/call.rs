@@ -19,6 +19,16 @@ pub mod edge {
     pub const HOST: &str = "x-hoody-edge-host";
     /// The port inside the container, for the hosts `http-{port}` and `https-{port}`.
     pub const PORT: &str = "x-hoody-edge-port";
+    /// How the visitor passed a gate: `password`, `token`, `jwt`, `ip` or `link`; absent where
+    /// everybody may pass.
+    pub const AUTH: &str = "x-hoody-edge-auth";
+    /// The group of the rules that the visitor is in.
+    pub const GROUP: &str = "x-hoody-edge-group";
+    /// The user name, the subject of a JWT or the id of a link, in percent-encoding where it is
+    /// more than visible ASCII.
+    pub const USER: &str = "x-hoody-edge-user";
+    /// Those that say who came in: an application may be told.
+    pub const IDENTITY: [&str; 3] = [AUTH, GROUP, USER];
     /// What all of them begin with.
     pub const PREFIX: &str = "x-hoody-edge-";
 }

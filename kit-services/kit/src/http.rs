@@ -243,8 +243,15 @@ async fn answer(
         .map(str::to_owned)
         .zip(values)
         .collect();
+    let headers = op.route.headers.iter().filter_map(|&name| {
+        let value = call.headers.get(name)?;
+        Some((
+            name.to_owned(),
+            String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        ))
+    });
     let query = arguments::query_all(call.uri.query().unwrap_or_default());
-    let merged = arguments::merge(op.input(), body, query, path)?;
+    let merged = arguments::merge(op.input(), body, query, headers.chain(path))?;
     op.call(merged, call).await
 }
 

@@ -164,7 +164,7 @@ fn of_raw(api: &Api, raw: &Raw, schemas: &mut Map<String, Value>) -> Value {
         .input
         .map_or_else(|| json!({}), |input| hoisted(&input(), schemas));
     let in_path: Vec<_> = route.path_parameters().collect();
-    let mut parameters = parameters(&input, &in_path, |_| true);
+    let mut parameters = parameters(&input, route, &in_path, |_| true);
     for name in in_path {
         if !parameters.iter().any(|parameter| parameter["name"] == name) {
             parameters.push(json!({
@@ -332,12 +332,16 @@ fn each_reference(schema: &mut Value, change: &mut dyn FnMut(&mut String)) {
     }
 }
 
-/// Parameters of path and query, and the schema of what is left for the body.
+/// Parameters of path, query and headers, and the schema of what is left for the body.
 fn split(route: Route, input: &Value) -> (Vec<Value>, Option<Value>) {
     let in_path: Vec<_> = route.path_parameters().collect();
-    let outside =
-        |name: &str| in_path.contains(&name) || !route.body || route.query.contains(&name);
-    let parameters = parameters(input, &in_path, outside);
+    let outside = |name: &str| {
+        in_path.contains(&name)
+            || !route.body
+            || route.query.contains(&name)
+            || route.headers.contains(&name)
+    };
+    let parameters = parameters(input, route, &in_path, outside);
     let mut body = input.clone();
     let Some(object) = body.as_object_mut().filter(|_| route.body) else {
         return (parameters, None);
@@ -369,7 +373,12 @@ fn split(route: Route, input: &Value) -> (Vec<Value>, Option<Value>) {
     (parameters, says_something.then_some(body))
 }
 
-fn parameters(input: &Value, in_path: &[&str], outside: impl Fn(&str) -> bool) -> Vec<Value> {
+fn parameters(
+    input: &Value,
+    route: Route,
+    in_path: &[&str],
+    outside: impl Fn(&str) -> bool,
+) -> Vec<Value> {
     let required: Vec<&str> = input
         .get("required")
         .and_then(Value::as_array)
@@ -383,6 +392,8 @@ fn parameters(input: &Value, in_path: &[&str], outside: impl Fn(&str) -> bool) -
         .map(|(name, schema)| {
             let place = if in_path.contains(&name.as_str()) {
                 "path"
+            } else if route.headers.contains(&name.as_str()) {
+                "header"
             } else {
                 "query"
             };

@@ -12,7 +12,7 @@ use crate::{Call, Fault};
 /// One thing a service can be asked to do.
 ///
 /// The fields of the implementing struct are the parameters: those named in the route's path come
-/// from there, those listed by [`Route::query`] (all the others, where the verb carries no body)
+/// from there, those listed by [`Route::headers`] from headers, those listed by [`Route::query`] (all the others, where the verb carries no body)
 /// from the query string, the rest from the JSON body. The struct's doc comment is the reference
 /// text of the operation and each field's the one of its parameter.
 pub trait Operation: DeserializeOwned + JsonSchema + Send + 'static {
@@ -85,6 +85,8 @@ pub struct Route {
     pub path: &'static str,
     /// Parameters of an operation with a body that travel in the query string.
     pub query: &'static [&'static str],
+    /// Parameters that travel in headers of these names, in lower case.
+    pub headers: &'static [&'static str],
     /// Whether parameters that are in neither path nor query travel in a JSON body.
     pub body: bool,
     /// What selects this operation where several share verb and path: a key that the query string
@@ -108,6 +110,7 @@ impl Route {
             also: None,
             path,
             query: &[],
+            headers: &[],
             body: verb.has_body(),
             selector: None,
             status: 200,
@@ -160,6 +163,11 @@ impl Route {
     /// These parameters travel in the query string although the verb has a body.
     pub const fn query(mut self, names: &'static [&'static str]) -> Self {
         self.query = names;
+        self
+    }
+    /// These parameters travel in headers of the same names, in lower case.
+    pub const fn headers(mut self, names: &'static [&'static str]) -> Self {
+        self.headers = names;
         self
     }
     /// Its parameters travel in a JSON body, although the verb usually carries none.

@@ -712,3 +712,44 @@ async fn the_mcp_endpoint_knows_its_visitors() {
     let long = json!({ "jsonrpc": "2.0", "id": 2, "method": "x".repeat(crate::http::MAX_BODY) });
     assert_eq!(rpc(&router, &[], long).await.0, 413);
 }
+
+/// Write a note, unless somebody wrote it since.
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// The version that is replaced.
+    #[serde(rename = "if-match")]
+    if_match: Option<String>,
+    text: String,
+}
+
+impl Operation for Write {
+    const ROUTE: Route = Route::put("/api/v1/note")
+        .headers(&["if-match"])
+        .named("writeNote");
+    type Service = Shelf;
+    type Reply = Value;
+    async fn run(self, _: Shelf, _: Call) -> Result<Value, Fault> {
+        Ok(json!([self.if_match, self.text]))
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_may_travel_in_a_header() {
+    let api = Api::new("note", "A note.").op::<Write>(&Shelf::default());
+    let document = api.document();
+    let operation = &document["paths"]["/api/v1/note"]["put"];
+    assert_eq!(operation["parameters"][0]["in"], "header");
+    assert_eq!(operation["parameters"][0]["name"], "if-match");
+    let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+    assert!(body["properties"].get("if-match").is_none(), "{body}");
+
+    let router = api.router();
+    let mut with = request("PUT /api/v1/note", r#"{"text":"a"}"#);
+    with.headers_mut().insert("If-Match", "v7".parse().unwrap());
+    assert_eq!(
+        parsed(send(&router, with).await).await,
+        (200, json!(["v7", "a"]))
+    );
+    let (_, without) = ask(&router, "PUT /api/v1/note", r#"{"text":"a"}"#).await;
+    assert_eq!(without, json!([null, "a"]));
+}

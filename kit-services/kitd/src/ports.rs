@@ -174,13 +174,17 @@ async fn exchange(
     Ok(response.map(Body::new).into_response())
 }
 
-/// Give the request the form that an origin server expects, without the proxy's words to the kit.
+/// Give the request the form that an origin server expects: of the proxy's words to the kit, it
+/// hears who came in.
 fn address(request: &mut Request) {
     let host = request.headers().get(edge::HOST).cloned();
     let names: Vec<_> = request
         .headers()
         .keys()
-        .filter(|name| name.as_str().starts_with(edge::PREFIX))
+        .filter(|name| {
+            let name = name.as_str();
+            name.starts_with(edge::PREFIX) && !edge::IDENTITY.contains(&name)
+        })
         .cloned()
         .collect();
     for name in names {
@@ -246,5 +250,33 @@ impl ServerCertVerifier for Unchecked {
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.schemes.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_is_told_who_came_in_and_nothing_else_of_the_edge() {
+        let mut request = Request::get("http://kit/path?x=1")
+            .header("host", "kit")
+            .header(edge::HOST, "web.example:8443")
+            .header(edge::PORT, "3000")
+            .header(edge::CLIENT, "192.0.2.1")
+            .header(edge::AUTH, "jwt")
+            .header(edge::GROUP, "people")
+            .header(edge::USER, "ann")
+            .header("x-hoody-edge-invented", "yes")
+            .header("x-forwarded-for", "192.0.2.1")
+            .body(Body::empty())
+            .expect("a request");
+        address(&mut request);
+        let mut names: Vec<&str> = request.headers().keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        let told = [edge::AUTH, edge::GROUP, edge::USER];
+        assert_eq!(names, [&["host", "x-forwarded-for"][..], &told].concat());
+        assert_eq!(request.headers()["host"], "web.example:8443");
+        assert_eq!(request.uri(), "/path?x=1");
     }
 }

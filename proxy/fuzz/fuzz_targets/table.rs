@@ -19,12 +19,25 @@ fuzz_target!(|lines: &[u8]| {
         table.apply(update);
         assert_eq!(table.generation, generation);
         match change {
-            Change::Replace(places) => assert!(table.places.len() <= places.len()),
+            Change::Replace(places) => {
+                assert!(table.places.len() <= places.len() && table.projects.is_empty());
+            }
+            Change::Whole(whole) => {
+                assert!(table.places.len() <= whole.places.len());
+                assert!(table.projects.len() <= whole.projects.len());
+            }
             Change::Upsert(place) => {
                 let found = table.find(Some(place.project), place.container);
                 assert_eq!(found.map(|found| &**found), Some(&place));
             }
             Change::Remove(container) => assert!(table.find(None, container).is_none()),
+            Change::Project(project) => {
+                assert_eq!(table.projects.get(&project.id).map(|it| &**it), project.policy.as_ref());
+            }
+            Change::Alias(alias) => {
+                assert_eq!(table.aliases.get(&alias.name).map(|it| &**it), Some(&alias));
+            }
+            Change::NoAlias(name) => assert!(table.aliases.get(&name).is_none()),
         }
         assert!(
             table

@@ -468,6 +468,15 @@ fn door(text: &str) -> Result<Door, Rejection> {
     }
 }
 
+/// The segment of a name: `terminal-1`.
+impl std::str::FromStr for Door {
+    type Err = Rejection;
+
+    fn from_str(text: &str) -> Result<Door, Rejection> {
+        door(text)
+    }
+}
+
 fn script(subdir: &str, label: &str) -> Result<Address, Rejection> {
     match self::label(label)? {
         Address::Container {

@@ -1,20 +1,30 @@
 //! What leads where: the routing table, and the changes that travel from control to the proxy.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Id;
+use crate::access::Policy;
+use crate::domain::Alias;
+use crate::hook::Hooks;
+use crate::link::Links;
+use crate::shards::Shards;
 
 /// Everything the proxy knows about containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Grows with every change; control numbers them.
     pub generation: u64,
-    /// Shared, so that a copy of the table costs no copy of its places.
-    pub places: HashMap<Id, Arc<Place>>,
+    /// Shared, like all that follows: a copy of the table costs no copy of what is in it.
+    pub places: Shards<Id, Arc<Place>>,
+    /// The rules of projects; those of a container are in its place.
+    #[serde(default, skip_serializing_if = "Shards::is_empty")]
+    pub projects: Shards<Id, Arc<Policy>>,
+    /// The aliases that are in force, by their names.
+    #[serde(default, skip_serializing_if = "Shards::is_empty")]
+    pub aliases: Shards<Box<str>, Arc<Alias>>,
 }
 
 /// Where one container is and what state it is in.
@@ -32,6 +42,15 @@ pub struct Place {
     pub directory: PathBuf,
     /// The host user ids that the container's users stand for.
     pub owners: Owners,
+    /// The container's own rules; nothing where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Arc<Policy>>,
+    /// What its signed links are checked with; nothing while it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Arc<Links>>,
+    /// What sees its requests first; nothing where it has no hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Arc<Hooks>>,
 }
 
 /// A range of host user ids: `base..base + count`.
@@ -80,10 +99,43 @@ pub struct Update {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// This is all there is: the first line of every connection.
+    /// This is all there is, and no project has rules: a first line of a connection.
     Replace(Vec<Place>),
+    /// This is all there is: a first line of a connection.
+    Whole(Whole),
     Upsert(Place),
     Remove(Id),
+    /// The rules of a project.
+    Project(Project),
+    /// An alias is in force, in place of any of its name.
+    Alias(Alias),
+    /// No alias of this name is.
+    NoAlias(Box<str>),
+}
+
+/// A whole table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whole {
+    pub places: Vec<Place>,
+    #[serde(default)]
+    pub projects: Vec<Project>,
+    #[serde(default)]
+    pub aliases: Vec<Alias>,
+}
+
+/// The rules of one project; without a policy, it has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    pub id: Id,
+    #[serde(default)]
+    pub policy: Option<Policy>,
+}
+
+impl Change {
+    /// Whether nothing of what was known before remains.
+    pub fn replaces(&self) -> bool {
+        matches!(self, Change::Replace(_) | Change::Whole(_))
+    }
 }
 
 /// The proxy has taken the change with this generation and written it to disk.
@@ -97,19 +149,49 @@ impl Table {
     pub fn apply(&mut self, update: Update) {
         self.generation = update.generation;
         match update.change {
-            Change::Replace(places) => {
-                self.places = places
-                    .into_iter()
-                    .map(|place| (place.container, Arc::new(place)))
-                    .collect();
-            }
+            Change::Replace(places) => self.replace(Whole {
+                places,
+                ..Whole::default()
+            }),
+            Change::Whole(whole) => self.replace(whole),
             Change::Upsert(place) => {
                 self.places.insert(place.container, Arc::new(place));
             }
             Change::Remove(container) => {
                 self.places.remove(&container);
             }
+            Change::Project(project) => self.set(project),
+            Change::Alias(alias) => {
+                self.aliases.insert(alias.name.clone(), Arc::new(alias));
+            }
+            Change::NoAlias(name) => {
+                self.aliases.remove(&name);
+            }
         }
+    }
+
+    fn replace(&mut self, whole: Whole) {
+        self.places = whole
+            .places
+            .into_iter()
+            .map(|place| (place.container, Arc::new(place)))
+            .collect();
+        self.projects = Shards::default();
+        for project in whole.projects {
+            self.set(project);
+        }
+        self.aliases = whole
+            .aliases
+            .into_iter()
+            .map(|alias| (alias.name.clone(), Arc::new(alias)))
+            .collect();
+    }
+
+    fn set(&mut self, project: Project) {
+        match project.policy {
+            Some(policy) => self.projects.insert(project.id, Arc::new(policy)),
+            None => self.projects.remove(&project.id),
+        };
     }
 
     /// The container with this id, if it is in this project where one was named.
@@ -136,6 +218,20 @@ mod tests {
                 base: 1_000_000,
                 count: 65_536,
             },
+            access: None,
+            links: None,
+            hooks: None,
+        }
+    }
+
+    fn alias(name: &str) -> Alias {
+        Alias {
+            name: name.into(),
+            container: Id([1; 12]),
+            door: "files-1".parse().expect("a door"),
+            target: None,
+            pinned: false,
+            expires: None,
         }
     }
 
@@ -162,6 +258,24 @@ mod tests {
                 ..Table::default()
             }
         );
+    }
+
+    #[test]
+    fn aliases_come_and_go_by_their_names() {
+        let mut table = Table::default();
+        table.apply(update(1, Change::Alias(alias("shop"))));
+        let moved = Alias {
+            container: Id([2; 12]),
+            ..alias("shop")
+        };
+        table.apply(update(2, Change::Alias(moved.clone())));
+        table.apply(update(3, Change::NoAlias("blog".into())));
+        assert_eq!(*table.aliases["shop"], moved);
+        table.apply(update(4, Change::NoAlias("shop".into())));
+        assert!(table.aliases.is_empty());
+        table.apply(update(5, Change::Alias(alias("shop"))));
+        table.apply(update(6, Change::Replace(vec![])));
+        assert!(table.aliases.is_empty(), "what replaces, replaces all");
     }
 
     #[test]
@@ -195,6 +309,46 @@ mod tests {
             serde_json::from_str::<Table>(&kept).expect("a table"),
             table
         );
+    }
+
+    #[test]
+    fn projects_have_rules_until_they_have_none() {
+        let (id, other) = (Id([9; 12]), Id([8; 12]));
+        let project = |id, policy| Change::Project(Project { id, policy });
+        let mut table = Table::default();
+        table.apply(update(1, project(id, Some(Policy::open()))));
+        table.apply(update(2, project(other, Some(Policy::open()))));
+        table.apply(update(3, project(other, None)));
+        assert_eq!(
+            table.projects,
+            [(id, Arc::new(Policy::open()))].into_iter().collect()
+        );
+        let whole = Whole {
+            places: vec![place(1, 9, State::Running)],
+            projects: vec![Project {
+                id: other,
+                policy: Some(Policy::open()),
+            }],
+            aliases: vec![alias("shop"), alias("blog")],
+        };
+        table.apply(update(4, Change::Whole(whole)));
+        assert!(table.projects.contains_key(&other) && !table.projects.contains_key(&id));
+        table.apply(update(5, Change::Replace(vec![])));
+        assert!(table.projects.is_empty() && table.places.is_empty());
+    }
+
+    /// What a proxy kept, or control sent, before there were rules.
+    #[test]
+    fn older_tables_and_lines_still_read() {
+        let place = r#"{"container":"010101010101010101010101","project":"090909090909090909090909","name":"c1","state":"running","incarnation":1,"directory":"/run/c","owners":{"base":1,"count":2}}"#;
+        let kept = format!(r#"{{"generation":3,"places":{{"010101010101010101010101":{place}}}}}"#);
+        let table: Table = serde_json::from_str(&kept).expect("a table");
+        assert_eq!(table.places[&Id([1; 12])].access, None);
+        // And what has no rules is written as it was.
+        assert_eq!(serde_json::to_string(&table).expect("JSON"), kept);
+        let line = format!(r#"{{"generation":3,"replace":[{place}]}}"#);
+        let line: Update = serde_json::from_str(&line).expect("a line");
+        assert!(line.change.replaces());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::client_async;
 
+use crate::gates::{basic, only, password, rule, token};
 use crate::rig::{Container, Heard, Rig, eventually};
 
 /// The entries of a container's log whose address has this in it, once there are so many; what it
@@ -258,6 +259,89 @@ async fn a_log_survives_a_restart_and_goes_with_its_container() {
     rig.restart().await;
     rig.push(102, Change::Replace(vec![])).await;
     eventually(|| (!log_path(&rig, &web).exists()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_log_is_behind_the_gates_of_its_container() {
+    let mut rig = Rig::start().await;
+    let mut web = rig.running().await;
+    let host = web.host("logs-1");
+    rule(
+        &mut rig,
+        &mut web,
+        Some(only(vec![token("param:door"), password()])),
+    )
+    .await;
+    assert_eq!(
+        rig.get(&host, "/_logs").await.code(),
+        "authentication_required"
+    );
+    assert_eq!(
+        rig.get(&host, "/_logs/stream").await.code(),
+        "authentication_required"
+    );
+    // What opened a gate is in no entry, whatever its parameter is called.
+    let ask = Request::get("/opened?door=t0ken&x=1").header("host", web.host("files-1"));
+    assert_eq!(rig.ask(ask).await.status, StatusCode::OK);
+    let entry = async |part: &str| {
+        for _ in 0..25 {
+            let ask = Request::get(format!("/_logs?last=1&search={part}&level=info,warn"))
+                .header("host", &host)
+                .header("authorization", basic("ann", "secret"));
+            let heard = rig.ask(ask).await;
+            assert_eq!(heard.status, StatusCode::OK, "{}", heard.text());
+            if let Some(entry) = heard.json().get(0) {
+                return entry.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{part} is not logged");
+    };
+    let opened = entry("/opened").await;
+    assert!(
+        opened["url"]
+            .as_str()
+            .is_some_and(|url| url.ends_with("/opened?door=***&x=1")),
+        "{opened}"
+    );
+    // What a gate refused is there, too.
+    rig.get(&web.host("files-1"), "/shut?door=wr0ng").await;
+    let shut = entry("/shut").await;
+    assert_eq!(
+        (&shut["status"], &shut["data"]["refusal"]),
+        (&json!(401), &json!("authentication_required"))
+    );
+    for file in std::fs::read_dir(log_path(&rig, &web)).expect("a directory") {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+        assert!(!text.contains("t0ken") && !text.contains("wr0ng"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_rule_ends_who_follows_a_log() {
+    let mut rig = Rig::start().await;
+    let mut web = rig.running().await;
+    let follow = async |rig: &Rig, web: &Container| {
+        let ask = Request::get("/_logs/stream")
+            .header("host", web.host("logs-1"))
+            .header("authorization", basic("ann", "secret"));
+        let ask = ask.body(Full::new(Bytes::new())).expect("a request");
+        let mut answer = rig.send(ask).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        until(&mut answer, ": connected").await;
+        answer
+    };
+    // Open to all, then to some, then to others.
+    let before = follow(&rig, &web).await;
+    rule(&mut rig, &mut web, Some(only(vec![password()]))).await;
+    let ended = async |answer: hyper::Response<Incoming>| {
+        let end = tokio::time::timeout(Duration::from_secs(10), answer.into_body().collect()).await;
+        assert!(end.expect("it ends").is_err(), "it is cut off");
+    };
+    ended(before).await;
+    let allowed = follow(&rig, &web).await;
+    rule(&mut rig, &mut web, Some(only(vec![token("header:x-key")]))).await;
+    ended(allowed).await;
 }
 
 // ---- how answers travel

@@ -137,6 +137,9 @@ impl Rig {
                 base: uid,
                 count: 1,
             },
+            access: None,
+            links: None,
+            hooks: None,
         };
         self.upsert(&place).await;
         Container {
