@@ -41,10 +41,13 @@ pub fn commands() -> Vec<Command> {
         .collect()
 }
 
-/// Every verb there is: from the API's document and from those of the kit's services.
+/// Every verb there is: from the API's document and from those of a container's services.
 fn verbs() -> Vec<Verb> {
     let mut documents = vec![(None, control::document())];
-    for document in kitd::services::documents() {
+    for document in kitd::services::documents()
+        .into_iter()
+        .chain([proxy_logs::document()])
+    {
         let service = document["x-service"].as_str().map(str::to_owned);
         documents.push((service, document));
     }

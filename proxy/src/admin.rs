@@ -45,6 +45,7 @@ pub struct Metrics {
     pub table_places: IntGauge,
     pub feed_connected: IntGauge,
     pub log_dropped: IntCounter,
+    pub container_log_lost: IntCounter,
     /// Exchanges that were ended because the rules no longer allow them.
     pub cut: IntCounter,
     /// Requests that a hook's script was asked about, by what came of it.
@@ -145,6 +146,10 @@ impl Metrics {
                 "hooks_total",
                 "Requests that a hook's script was asked about.",
                 &["outcome"],
+            ),
+            container_log_lost: counter(
+                "container_log_lost_total",
+                "Entries that no log of a container has on disk.",
             ),
             cut: counter("cut_total", "Exchanges ended by a change of rules."),
             wrong_credentials: counter("wrong_credentials_total", "Credentials that were wrong."),

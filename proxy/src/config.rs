@@ -34,6 +34,8 @@ pub struct Config {
     /// The socket on which a successor asks for the listening sockets.
     pub handover: PathBuf,
     pub access_log: AccessLog,
+    /// The directory of the containers' own logs.
+    pub container_logs: PathBuf,
     /// Threads that serve connections.
     pub workers: usize,
     pub limits: Limits,
@@ -56,6 +58,7 @@ impl Config {
             control: run.join("control.sock"),
             handover: run.join("handover.sock"),
             access_log: AccessLog::File(state.join("logs/access.log")),
+            container_logs: state.join("proxy/logs"),
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             limits: Limits::default(),
         }
@@ -122,6 +125,8 @@ pub struct Limits {
     pub feed_line_bytes: usize,
     /// The access log before it is rotated.
     pub access_log_bytes: u64,
+    /// The logs of containers.
+    pub container_logs: proxy_logs::Limits,
 }
 
 impl Default for Limits {
@@ -151,6 +156,7 @@ impl Default for Limits {
             leave: Duration::from_secs(120),
             feed_line_bytes: 64 << 20,
             access_log_bytes: 64 << 20,
+            container_logs: proxy_logs::Limits::default(),
         }
     }
 }

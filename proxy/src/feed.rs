@@ -8,14 +8,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use routes::table::{Ack, Table, Update};
+use routes::Id;
+use routes::table::{Ack, Change, Table, Update};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
-use crate::Shared;
 use crate::ledger::Ledger;
+use crate::{Shared, logs};
 
 /// Changes that wait in the buffer are written to disk together, at most this many.
 const BATCH: usize = 256;
@@ -138,12 +139,19 @@ async fn follow(stream: UnixStream, shared: &Shared) -> Result<(), FeedFault> {
     while next_line(&mut lines, &mut line, longest).await? {
         let mut table = Table::clone(&shared.table.load());
         let (mut answers, mut kept) = (Vec::new(), Vec::new());
+        let mut changed = Vec::new();
         for waiting in 1.. {
             let update = read_update(&line, first, table.generation)?;
             first = false;
             let ack = Ack {
                 generation: update.generation,
             };
+            changed.extend(match &update.change {
+                change if change.replaces() => Some(Changed::All),
+                Change::Upsert(place) => Some(Changed::Placed(logs::scope(place))),
+                Change::Remove(container) => Some(Changed::Gone(*container)),
+                _ => None,
+            });
             table.apply(update);
             Ledger::write_line(&mut kept, &line);
             serde_json::to_writer(&mut answers, &ack).expect("an answer is JSON");
@@ -154,9 +162,30 @@ async fn follow(stream: UnixStream, shared: &Shared) -> Result<(), FeedFault> {
             next_line(&mut lines, &mut line, longest).await?;
         }
         publish(table, &kept, shared)?;
+        for changed in changed {
+            changed.tell(shared);
+        }
         write.write_all(&answers).await.map_err(FeedFault::Answer)?;
     }
     Ok(())
+}
+
+/// What the logs of containers have to know of a change that is in effect.
+enum Changed {
+    All,
+    Placed(proxy_logs::Scope),
+    Gone(Id),
+}
+
+impl Changed {
+    fn tell(self, shared: &Shared) {
+        let store = shared.logs.store();
+        match self {
+            Changed::All => store.retain_known(),
+            Changed::Placed(scope) => store.placed(scope),
+            Changed::Gone(container) => store.remove(logs::key(container)),
+        }
+    }
 }
 
 /// Read one line, without its end; false where there are no more.

@@ -15,6 +15,7 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
+use proxy_logs::Capture;
 use routes::access::{Carrier, Challenge};
 use routes::address::{Address, Name};
 use routes::link;
@@ -31,7 +32,8 @@ use crate::isolation;
 use crate::limits::RequestPermit;
 use crate::lines::Line;
 use crate::listen::millis_now;
-use crate::logs::{Record, redact};
+use crate::logs::{self, Record};
+use crate::mount::{self, Mounted};
 use crate::outbound;
 use crate::query;
 use crate::refusals::{Answer, Asked, Audience, Refusal};
@@ -48,7 +50,12 @@ use crate::upstream::{self, Manner};
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
 /// names is removed.
 mod edge {
-    use http::HeaderName;
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use routes::address::Name;
+
+    use crate::connection::Connection;
+    use crate::outbound;
+    use crate::resolve::KitDoor;
 
     pub const PREFIX: &str = "x-hoody-edge-";
     /// The service the host named.
@@ -79,6 +86,57 @@ mod edge {
     pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+    /// Whether only the proxy may say this.
+    pub fn is_ours(name: &HeaderName) -> bool {
+        let dashed;
+        let mut name = name.as_str();
+        // Gateways to programs read an underscore as a hyphen.
+        if name.contains('_') {
+            dashed = name.replace('_', "-");
+            name = &dashed;
+            if matches!(name, "content-length" | "transfer-encoding") {
+                return true;
+            }
+        }
+        name.starts_with(PREFIX)
+            || name.starts_with("x-forwarded-")
+            || matches!(name, "forwarded" | "x-real-ip")
+    }
+
+    /// Remove what only the proxy may say.
+    pub fn strip(headers: &mut HeaderMap) {
+        outbound::remove(headers, is_ours);
+    }
+
+    /// Tell whoever answers what the proxy knows of the client and of the name it asked for.
+    pub fn tell_client(headers: &mut HeaderMap, connection: Option<&Connection>, name: &Name) {
+        let host = outbound::text(&name.to_string());
+        if let Some(connection) = connection {
+            let scheme = HeaderValue::from_static(connection.scheme());
+            headers.insert(FORWARDED_FOR, connection.client_text.clone());
+            headers.insert(FORWARDED_PROTO, scheme.clone());
+            headers.insert(CLIENT, connection.client_text.clone());
+            headers.insert(SCHEME, scheme);
+        }
+        headers.insert(FORWARDED_HOST, host.clone());
+        headers.insert(HOST, host.clone());
+        headers.insert(http::header::HOST, host);
+    }
+
+    /// Tell a kit which of its doors was asked for.
+    pub fn tell_door(headers: &mut HeaderMap, door: &KitDoor) {
+        headers.insert(SERVICE, HeaderValue::from_static(door.service));
+        if let Some(index) = door.index {
+            headers.insert(INDEX, index.into());
+        }
+        if let Some(port) = door.port {
+            headers.insert(PORT, port.into());
+        }
+        if let Some(subdir) = door.subdir {
+            headers.insert(SUBDOMAIN, outbound::text(subdir.as_str()));
+        }
+    }
 }
 
 /// What remains of a refused request's body is read for this long, so that the answer arrives
@@ -106,6 +164,10 @@ pub struct Visit {
     connection: Option<Arc<Connection>>,
     name: Option<Name>,
     destination: Option<Destination>,
+    /// Whether it may go there.
+    admitted: bool,
+    /// The number of a request that stays open, once its answer has begun.
+    opened: Option<u64>,
     /// Whether the host is the API's.
     api: bool,
     permit: Option<RequestPermit>,
@@ -132,7 +194,8 @@ pub struct Visit {
 
 /// What the request filter has found out.
 enum Verdict {
-    Pass(Destination),
+    /// On to the visit's destination.
+    Pass,
     Refuse(Refusal),
     /// To the same place over HTTPS.
     Redirect(String),
@@ -175,6 +238,8 @@ impl ProxyHttp for Gateway {
             connection: None,
             name: None,
             destination: None,
+            admitted: false,
+            opened: None,
             api: false,
             permit: None,
             manner: Manner::Plain,
@@ -229,9 +294,16 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<bool> {
         let verdict = self.judge(session, visit).unwrap_or_else(|verdict| verdict);
         match verdict {
-            Verdict::Pass(destination) => {
-                visit.destination = Some(destination);
-                self.hooked(session, visit).await
+            Verdict::Pass => {
+                visit.admitted = true;
+                if self.hooked(session, visit).await? {
+                    return Ok(true);
+                }
+                if visit.is_for_the_log() {
+                    self.answer_from_log(session, visit).await?;
+                    return Ok(true);
+                }
+                Ok(false)
             }
             Verdict::Refuse(refusal) => {
                 self.refuse(session, visit, &refusal).await?;
@@ -383,35 +455,14 @@ impl ProxyHttp for Gateway {
             if let Some(trace) = &visit.trace {
                 trace.pass_on(headers);
             }
-            let host = outbound::text(&name.to_string());
-            if let Some(connection) = &visit.connection {
-                let scheme = HeaderValue::from_static(connection.scheme());
-                headers.insert(edge::FORWARDED_FOR, connection.client_text.clone());
-                headers.insert(edge::FORWARDED_PROTO, scheme.clone());
-                headers.insert(edge::CLIENT, connection.client_text.clone());
-                headers.insert(edge::SCHEME, scheme);
-            }
-            headers.insert(edge::FORWARDED_HOST, host.clone());
-            headers.insert(edge::HOST, host.clone());
-            headers.insert(header::HOST, host);
+            edge::tell_client(headers, visit.connection.as_deref(), name);
             match destination {
                 Destination::Control { realm } => {
                     if let Some(realm) = realm {
                         headers.insert(edge::REALM, outbound::text(&realm.to_string()));
                     }
                 }
-                Destination::Kit { door, .. } => {
-                    headers.insert(edge::SERVICE, HeaderValue::from_static(door.service));
-                    if let Some(index) = door.index {
-                        headers.insert(edge::INDEX, index.into());
-                    }
-                    if let Some(port) = door.port {
-                        headers.insert(edge::PORT, port.into());
-                    }
-                    if let Some(subdir) = door.subdir {
-                        headers.insert(edge::SUBDOMAIN, outbound::text(subdir.as_str()));
-                    }
-                }
+                Destination::Kit { door, .. } => edge::tell_door(headers, door),
             }
         });
         Ok(())
@@ -458,6 +509,7 @@ impl ProxyHttp for Gateway {
                 connection.tunnel();
             }
         }
+        self.log_open(session, response, visit);
         Ok(())
     }
 
@@ -610,6 +662,8 @@ impl Gateway {
         };
         let now = || jiff::Timestamp::now().as_millisecond();
         let destination = resolve(&address, &table, now)?;
+        // Known from here on, so that the container's log has what was not let through.
+        visit.destination = Some(destination.clone());
         if let Destination::Kit { place, door, alias } = &destination {
             if let Some(rules) = Rules::of(place, &table) {
                 let visitor = visitor(session.req_header(), visit, &name, place, door);
@@ -620,7 +674,7 @@ impl Gateway {
             }
         }
         admit(&destination)?;
-        Ok(Verdict::Pass(destination))
+        Ok(Verdict::Pass)
     }
 
     /// A name that the world can reach is served over HTTPS, and says so where it was.
@@ -994,20 +1048,87 @@ impl Gateway {
         Ok(())
     }
 
+    /// Let the service answer that shows the log of the visit's container.
+    async fn answer_from_log(
+        &self,
+        session: &mut Session,
+        visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        let Some(Destination::Kit { place, door, .. }) = visit.destination.clone() else {
+            return Ok(());
+        };
+        let shared = &*self.shared;
+        let mut extensions = http::Extensions::new();
+        extensions.insert(logs::scope(&place));
+        // What the rules do not allow any more is cut off; a container that is gone ends its log
+        // itself.
+        let exchange = visit.pass.as_ref().map(|pass| pass.exchange.clone());
+        let stands = || {
+            let table = shared.table.load();
+            let Some(place) = table.places.get(&place.container) else {
+                return true;
+            };
+            let rules = Rules::of(place, &table);
+            match &exchange {
+                Some(exchange) => exchange.stands(rules.as_ref(), millis_now() / 1_000),
+                None => rules.is_none(),
+            }
+        };
+        let (connection, name) = (visit.connection.clone(), visit.name);
+        let prepare = |headers: &mut HeaderMap| {
+            edge::strip(headers);
+            if let Some(name) = &name {
+                edge::tell_client(headers, connection.as_deref(), name);
+            }
+            edge::tell_door(headers, &door);
+        };
+        let begun = |session: &Session, head: &ResponseHeader| {
+            self.log_open(session, head, visit);
+        };
+        let answer = mount::answer(
+            session,
+            shared.logs_router.clone(),
+            extensions,
+            prepare,
+            begun,
+            stands,
+            shared.stopping.clone(),
+        );
+        match Box::pin(answer).await? {
+            Mounted::Answered => Ok(()),
+            Mounted::TooLarge => self.refuse(session, visit, &Refusal::BodyTooLarge).await,
+        }
+    }
+
+    /// Write down a request that stays open when its answer begins: who looks at the log sees it
+    /// while it lasts.
+    fn log_open(&self, session: &Session, head: &ResponseHeader, visit: &mut Visit) {
+        let stays = visit.tunnel
+            || head
+                .headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
+        if !stays || visit.opened.is_some() || visit.place().is_none() {
+            return;
+        }
+        visit.opened = Some(self.shared.journal.number());
+        self.write(session, visit, Some(head), None);
+    }
+
     fn log(&self, session: &Session, error: Option<&Error>, visit: &Visit) {
-        let Shared {
-            metrics, journal, ..
-        } = &*self.shared;
+        let metrics = &self.shared.metrics;
         let taken = visit.started.elapsed();
         let status = match session.response_written() {
             Some(head) => head.status.as_u16(),
             None => CLIENT_LEFT,
         };
         let kind = match &visit.destination {
-            None => "refused",
-            Some(Destination::Control { .. }) => "api",
-            Some(Destination::Kit { door, .. }) if door.port.is_some() => "port",
-            Some(Destination::Kit { .. }) => "kit",
+            Some(Destination::Control { .. }) if visit.admitted => "api",
+            Some(Destination::Kit { door, .. }) if visit.admitted => match door.port {
+                Some(_) => "port",
+                None => "kit",
+            },
+            _ => "refused",
         };
         let class = match status {
             100..200 => "1xx",
@@ -1028,43 +1149,53 @@ impl Gateway {
                 .with_label_values(&[kind])
                 .observe(taken.as_secs_f64());
         }
-        let (bytes_in, bytes_out) = (
-            session.body_bytes_read() as u64,
-            session.body_bytes_sent() as u64,
-        );
-        metrics.bytes_in.inc_by(bytes_in);
-        metrics.bytes_out.inc_by(bytes_out);
-        let (true, Some(connection)) = (journal.is_on(), &visit.connection) else {
+        metrics.bytes_in.inc_by(session.body_bytes_read() as u64);
+        metrics.bytes_out.inc_by(session.body_bytes_sent() as u64);
+        self.write(session, visit, None, error);
+    }
+
+    /// Hand a request to the journal: when it is over, or with the head of an answer that begins.
+    fn write(
+        &self,
+        session: &Session,
+        visit: &Visit,
+        begins: Option<&ResponseHeader>,
+        error: Option<&Error>,
+    ) {
+        let Some(connection) = &visit.connection else {
             return;
         };
         let request = session.req_header();
-        let (place, door) = match &visit.destination {
-            Some(Destination::Kit { place, door, .. }) => (Some(place), Some(door)),
-            _ => (None, None),
+        let head = begins.or(session.response_written());
+        let place = visit.place();
+        // The access log has no headers.
+        let text = match place {
+            Some(_) => Capture::of(request.raw_path(), &request.headers),
+            None => Capture::target_alone(request.raw_path()),
         };
+        let took = visit.started.elapsed();
         let now = jiff::Timestamp::now();
         let record = Record {
-            time: now.checked_sub(taken).unwrap_or(now),
+            started: now.checked_sub(took).unwrap_or(now),
             client: connection.client.ip().to_canonical(),
-            host: visit.name.as_ref().map(|name| name.as_str().to_owned()),
-            container: place.map(|place| place.container),
-            project: place.map(|place| place.project),
-            service: door.map(|door| door.service),
-            index: door.and_then(|door| door.index),
-            port: door.and_then(|door| door.port),
+            host: visit.name,
+            place: place.map(|(place, door)| (place.clone(), *door)),
+            admitted: visit.admitted,
             scheme: connection.scheme(),
             http: match request.version {
                 Version::HTTP_2 => "2",
                 Version::HTTP_11 => "1.1",
                 _ => "1.0",
             },
-            method: request.method.to_string(),
-            target: redact(&String::from_utf8_lossy(request.raw_path()), &visit.secrets),
-            status,
-            bytes_in,
-            bytes_out,
-            duration_ms: millis(taken),
-            upstream_ms: visit.upstream.map(millis),
+            method: request.method.clone(),
+            text,
+            secrets: visit.secrets.clone(),
+            status: head.map_or(CLIENT_LEFT, |head| head.status.as_u16()),
+            content_type: head.and_then(|head| head.headers.get(header::CONTENT_TYPE).cloned()),
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            took,
+            upstream: visit.upstream,
             refusal: visit.refusal,
             fault: error.map(|error| {
                 let side = match error.esource() {
@@ -1072,19 +1203,32 @@ impl Gateway {
                     ErrorSource::Downstream => "client",
                     ErrorSource::Internal | ErrorSource::Unset => "proxy",
                 };
-                format!("{side}: {}", reason(error.etype()))
+                (side, reason(error.etype()))
             }),
             websocket: visit.tunnel,
+            opened: visit.opened,
+            open: begins.is_some(),
         };
-        if !journal.write(Box::new(record)) {
-            metrics.log_dropped.inc();
+        if !self.shared.journal.write(Box::new(record)) {
+            self.shared.metrics.log_dropped.inc();
         }
     }
 }
 
-/// To a microsecond.
-fn millis(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1_000.0
+impl Visit {
+    /// What in a container its host led to, whether or not it is let through.
+    fn place(&self) -> Option<(&Arc<Place>, &KitDoor)> {
+        match &self.destination {
+            Some(Destination::Kit { place, door, .. }) => Some((place, door)),
+            _ => None,
+        }
+    }
+
+    /// Whether the proxy itself answers, with the log of a container.
+    fn is_for_the_log(&self) -> bool {
+        self.place()
+            .is_some_and(|(_, door)| door.service == logs::SERVICE)
+    }
 }
 
 impl Visit {
@@ -1226,21 +1370,7 @@ fn disguise_headers(headers: &mut HeaderMap, visit: &Visit) {
 /// Remove what only the proxy may say, and what is for the proxy alone. A cookie has no meaning to
 /// the API: it would let any page of this site act for whoever opens it.
 fn strip(headers: &mut HeaderMap, api: bool) {
-    outbound::remove(headers, |name| {
-        let dashed;
-        let mut name = name.as_str();
-        // Gateways to programs read an underscore as a hyphen.
-        if name.contains('_') {
-            dashed = name.replace('_', "-");
-            name = &dashed;
-            if matches!(name, "content-length" | "transfer-encoding") {
-                return true;
-            }
-        }
-        name.starts_with(edge::PREFIX)
-            || name.starts_with("x-forwarded-")
-            || matches!(name, "forwarded" | "x-real-ip")
-    });
+    edge::strip(headers);
     let cookies = match api {
         true => Some(Vec::new()),
         false => cookies::without_ours(headers),

@@ -18,6 +18,7 @@
 //! - `hooks`: scripts of a container that see its requests first.
 //! - `isolation`, `cookies`: what a container may say to a browser, and what is kept from it.
 //! - `upstream`: connections to a container's kit and to control · `outbound`: headers for them.
+//! - `mount`: answers of routers in this process, such as that of the log of a container.
 //! - `refusals`: every answer that the proxy gives by itself.
 //! - `feed`: the routing table, pushed by control · `ledger`: the table on disk.
 //! - `trace`: which trace a request belongs to.
@@ -46,6 +47,7 @@ mod limits;
 mod lines;
 mod listen;
 mod logs;
+mod mount;
 mod outbound;
 mod query;
 mod refusals;
@@ -100,7 +102,12 @@ pub async fn run(
 /// What the parts of one proxy share.
 struct Shared {
     config: Config,
-    table: ArcSwap<Table>,
+    table: Arc<ArcSwap<Table>>,
+    /// The logs of containers, and the router that serves them.
+    logs: proxy_logs::Logs,
+    logs_router: axum::Router,
+    /// Turns true when the proxy drains.
+    stopping: tokio::sync::watch::Receiver<bool>,
     ledger: std::sync::Mutex<ledger::Ledger>,
     clients: Arc<limits::Clients>,
     metrics: admin::Metrics,

@@ -33,7 +33,7 @@ use crate::lines::{self, Lines};
 use crate::logs::{Journal, OpenLog};
 use crate::session::{KeepKeys, Keys};
 use crate::tls::Tls;
-use crate::{Shared, admin, feed, frames, hooks, sender};
+use crate::{Shared, admin, feed, frames, hooks, logs, sender};
 
 /// Connections that the kernel holds for a socket until a worker takes them.
 const BACKLOG: i32 = 1_024;
@@ -162,7 +162,15 @@ impl Proxy {
             path: config.handover.clone(),
             source,
         })?;
-        let (journal, writer) = Journal::open(&config.access_log, config.limits.access_log_bytes)?;
+        let table = Arc::new(ArcSwap::from_pointee(table));
+        let logs = logs::of_containers(&config, table.clone());
+        let metrics_of_all = admin::Metrics::new();
+        let (journal, writer) = Journal::open(
+            &config.access_log,
+            config.limits.access_log_bytes,
+            logs.clone(),
+            metrics_of_all.container_log_lost.clone(),
+        )?;
 
         let (stop, stopped) = watch::channel(false);
         let workers = config.workers.max(1);
@@ -173,11 +181,14 @@ impl Proxy {
         let leaving = Arc::new(AtomicBool::new(false));
         let shared = Arc::new(Shared {
             clients: Arc::new(Clients::new(&config.limits)),
-            table: ArcSwap::from_pointee(table),
-            ledger: Mutex::new(ledger),
-            metrics: admin::Metrics::new(),
+            table,
+            metrics: metrics_of_all,
             https_port,
             journal,
+            logs_router: logs.router(),
+            logs,
+            stopping: stopped.clone(),
+            ledger: Mutex::new(ledger),
             sessions,
             attempts: Attempts::default(),
             lines: Arc::new(Lines::default()),
@@ -187,7 +198,7 @@ impl Proxy {
         });
         feed::observe(&shared.table.load(), &shared);
 
-        let mut threads = Vec::from_iter(writer);
+        let mut threads = vec![writer];
         for number in 0..workers {
             let sockets = sockets
                 .iter()

@@ -1,76 +1,156 @@
-//! The access log: one JSON object a line, one line a request, written by a thread of its own.
+//! What is written down of requests, by a thread of its own: the access log of the node, one JSON
+//! object a line, and the log of each container.
 //!
-//! It is the only place where whole ids are written down. Bodies never are, and the values of
-//! query parameters that look like secrets are not.
+//! A request leaves a [`Record`] and goes on; what costs time (redacting, formatting, files) is
+//! the writer's. The access log is the only place where whole ids of all containers are written
+//! down. Bodies never are, and the values of query parameters that look like secrets are not.
 
-use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+use prometheus::IntCounter;
+use proxy_logs::{Capture, Draft, Event, Exchange, Key, Kind, Level, Logs, Scope};
 use routes::Id;
+use routes::address::Name;
+use routes::table::{Place, Table};
 use serde::Serialize;
 use tracing::error;
 
-use crate::config::AccessLog;
+use crate::config::{AccessLog, Config};
+use crate::resolve::KitDoor;
 
-/// Lines that wait to be written. Where the disk is slower than that, lines are dropped and
-/// counted: the log never holds up a request.
+/// The slug of the service that serves them.
+pub const SERVICE: &str = "logs";
+/// Records that wait to be written. Where the disk is slower than that, records are dropped and
+/// counted: a log never holds up a request.
 const QUEUE: usize = 8_192;
-/// How long the writer lets lines gather before it looks again: to wake it for each would cost the
-/// request more than all else that is done for the log.
+/// How long the writer lets records gather before it looks again: to wake it for each would cost
+/// the request more than all else that is done for the log.
 const GATHER: Duration = Duration::from_millis(20);
-/// A longer path and query is cut.
-const TARGET_BYTES: usize = 2_048;
+/// Between two looks for what is too old.
+const SWEEP: Duration = Duration::from_secs(600);
+/// Containers whose lost records are counted apart, until they can be told.
+const LOSERS: usize = 1_024;
 
-/// One request, when it is over.
-#[derive(Debug, Serialize)]
+/// What a client or a container may say of itself in a line, beside what [`Capture`] bounds.
+const WORD_BYTES: usize = 128;
+
+/// The id of a container or project as its log has it.
+pub fn key(id: Id) -> Key {
+    Key(id.0)
+}
+
+/// Whose log a place's requests are in.
+pub fn scope(place: &Place) -> Scope {
+    Scope {
+        project: key(place.project),
+        container: key(place.container),
+    }
+}
+
+/// The logs of the containers in the table.
+pub fn of_containers(config: &Config, table: Arc<ArcSwap<Table>>) -> Logs {
+    Logs::new(
+        config.container_logs.clone(),
+        config.limits.container_logs.clone(),
+        move |container| table.load().places.contains_key(&Id(container.0)),
+    )
+}
+
+/// One request: when it is over, or when the answer begins of one that stays open.
+#[derive(Debug)]
 pub struct Record {
-    pub time: jiff::Timestamp,
+    pub started: jiff::Timestamp,
     pub client: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub container: Option<Id>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub project: Option<Id>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub index: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
+    pub host: Option<Name>,
+    /// What the host led to in a container, whether or not it was let through.
+    pub place: Option<(Arc<Place>, KitDoor)>,
+    /// It led to the proxy's own answer or further: the access log then has the container, too.
+    pub admitted: bool,
     pub scheme: &'static str,
     pub http: &'static str,
-    pub method: String,
-    pub target: String,
+    pub method: http::Method,
+    pub text: Capture,
+    /// Query parameters that carry credentials for the edge.
+    pub secrets: Vec<String>,
     /// 499: the client left before the answer.
     pub status: u16,
+    pub content_type: Option<http::HeaderValue>,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    pub duration_ms: f64,
+    pub took: Duration,
     /// Until the upstream's headers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream_ms: Option<f64>,
+    pub upstream: Option<Duration>,
     /// The code of the proxy's own answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<&'static str>,
     /// What went wrong, and on which side.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fault: Option<(&'static str, &'static str)>,
     pub websocket: bool,
+    /// The number that its first record was given, where it has one.
+    pub opened: Option<u64>,
+    /// Whether this is the first of two records.
+    pub open: bool,
+}
+
+/// One line of the access log.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: &'a str,
+    client: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    scheme: &'static str,
+    http: &'static str,
+    method: &'a str,
+    target: &'a str,
+    status: u16,
+    bytes_in: u64,
+    bytes_out: u64,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    websocket: bool,
 }
 
 /// Where requests are written down.
 #[derive(Debug)]
 pub struct Journal {
-    sender: Option<SyncSender<Box<Record>>>,
+    sender: SyncSender<Box<Record>>,
+    lost: Arc<Lost>,
+    opened: AtomicU64,
+}
+
+/// Records that there was no room for, by container: told in its log when there is room again.
+#[derive(Debug, Default)]
+struct Lost {
+    any: AtomicU64,
+    by: Mutex<HashMap<Id, (Arc<Place>, u64)>>,
 }
 
 /// The log could not be opened.
@@ -83,46 +163,89 @@ pub struct OpenLog {
 }
 
 impl Journal {
-    /// Open the log and start its writer, which ends when the journal is dropped.
+    /// Open the logs and start their writer, which ends when the journal is dropped. `unwritten`
+    /// counts entries of containers that the disk did not take.
     pub fn open(
         log: &AccessLog,
         most_bytes: u64,
-    ) -> Result<(Journal, Option<JoinHandle<()>>), OpenLog> {
+        logs: Logs,
+        unwritten: IntCounter,
+    ) -> Result<(Journal, JoinHandle<()>), OpenLog> {
         let sink = match log {
-            AccessLog::Off => return Ok((Journal { sender: None }, None)),
-            AccessLog::Stdout => Sink::Stdout(io::stdout()),
+            AccessLog::Off => None,
+            AccessLog::Stdout => Some(Sink::Stdout(io::stdout())),
             AccessLog::File(path) => {
-                Sink::File(LogFile::open(path, most_bytes).map_err(|source| OpenLog {
+                let file = LogFile::open(path, most_bytes).map_err(|source| OpenLog {
                     path: path.clone(),
                     source,
-                })?)
+                })?;
+                Some(Sink::File(file))
             }
         };
-        let (sender, receiver) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new()
+        let (sender, records) = sync_channel(QUEUE);
+        let lost = Arc::new(Lost::default());
+        let writer = Writer {
+            sink,
+            logs,
+            lost: lost.clone(),
+            unwritten,
+            line: Vec::with_capacity(1_024),
+            broken: false,
+        };
+        let thread = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_down(&receiver, sink))
+            .spawn(move || writer.run(&records))
             .map_err(|source| OpenLog {
                 path: "(thread)".into(),
                 source,
             })?;
-        Ok((
-            Journal {
-                sender: Some(sender),
-            },
-            Some(writer),
-        ))
+        let journal = Journal {
+            sender,
+            lost,
+            opened: AtomicU64::new(0),
+        };
+        Ok((journal, thread))
     }
 
-    pub fn is_on(&self) -> bool {
-        self.sender.is_some()
+    /// A number for a request that will leave two records.
+    pub fn number(&self) -> u64 {
+        self.opened.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Write a request down; false where the writer is behind.
     pub fn write(&self, record: Box<Record>) -> bool {
-        self.sender
-            .as_ref()
-            .is_none_or(|sender| sender.try_send(record).is_ok())
+        use std::sync::mpsc::TrySendError;
+        match self.sender.try_send(record) {
+            Ok(()) => true,
+            Err(TrySendError::Full(record) | TrySendError::Disconnected(record)) => {
+                self.lost.add(&record);
+                false
+            }
+        }
+    }
+}
+
+impl Lost {
+    fn add(&self, record: &Record) {
+        let Some((place, _)) = &record.place else {
+            return;
+        };
+        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        if by.len() >= LOSERS && !by.contains_key(&place.container) {
+            return;
+        }
+        by.entry(place.container)
+            .or_insert_with(|| (place.clone(), 0))
+            .1 += 1;
+        self.any.store(1, Ordering::Release);
+    }
+
+    fn take(&self) -> Vec<(Arc<Place>, u64)> {
+        if self.any.swap(0, Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *by).into_values().collect()
     }
 }
 
@@ -185,101 +308,239 @@ impl LogFile {
     }
 }
 
-fn write_down(records: &Receiver<Box<Record>>, mut sink: Sink) {
-    let mut line = Vec::with_capacity(1_024);
-    let mut broken = false;
-    let mut write = |record: Option<Box<Record>>| {
-        let done = match record {
-            Some(record) => {
-                line.clear();
-                serde_json::to_writer(&mut line, &record).expect("a record is JSON");
-                line.push(b'\n');
-                sink.line(&line)
+/// The thread that writes.
+struct Writer {
+    sink: Option<Sink>,
+    logs: Logs,
+    lost: Arc<Lost>,
+    unwritten: IntCounter,
+    line: Vec<u8>,
+    /// The access log failed last time.
+    broken: bool,
+}
+
+impl Writer {
+    fn run(mut self, records: &Receiver<Box<Record>>) {
+        let mut swept = SystemTime::now();
+        self.logs.store().sweep(swept);
+        let mut unwritten = 0;
+        loop {
+            // Asleep until something comes, then awake as long as it keeps coming.
+            let first = match records.recv_timeout(SWEEP) {
+                Ok(record) => Some(record),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let mut some = first.is_some();
+            if let Some(record) = first {
+                self.write(&record);
             }
-            None => sink.flush(),
+            let mut ended = false;
+            while some {
+                some = false;
+                loop {
+                    match records.try_recv() {
+                        Ok(record) => {
+                            some = true;
+                            self.write(&record);
+                        }
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Disconnected) => {
+                            ended = true;
+                            break;
+                        }
+                    }
+                }
+                self.flush();
+                if ended {
+                    break;
+                }
+                std::thread::sleep(GATHER);
+            }
+            let all = self.logs.store().lost();
+            self.unwritten.inc_by(all - unwritten);
+            unwritten = all;
+            let now = SystemTime::now();
+            if now
+                .duration_since(swept)
+                .is_ok_and(|passed| passed >= SWEEP)
+            {
+                swept = now;
+                self.logs.store().sweep(now);
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        for (place, count) in self.lost.take() {
+            let message = format!(
+                "{count} requests are missing here: they came faster than they could be written down"
+            );
+            let event = Event {
+                event: "lost",
+                message: message.into(),
+                count: Some(count),
+            };
+            self.logs.store().note(scope(&place), Level::Warn, event);
+        }
+        self.logs.store().flush();
+        let done = self.sink.as_mut().map_or(Ok(()), Sink::flush);
+        self.judge(done);
+    }
+
+    fn write(&mut self, record: &Record) {
+        let time = record.started.to_string();
+        let target = proxy_logs::redact::redact(&record.text.target(), &record.secrets);
+        let fault = record
+            .fault
+            .map(|(side, reason)| format!("{side}: {reason}"));
+        if !record.open && self.sink.is_some() {
+            self.line.clear();
+            let line = record.line(&time, &target, fault.as_deref());
+            serde_json::to_writer(&mut self.line, &line).expect("a record is JSON");
+            self.line.push(b'\n');
+            let sink = self.sink.as_mut();
+            let done = sink.map_or(Ok(()), |sink| sink.line(&self.line));
+            self.judge(done);
+        }
+        if let Some((place, door)) = &record.place {
+            self.tell(record, place, door, &time, &target, fault.as_deref());
+        }
+    }
+
+    /// Write into the container's own log.
+    fn tell(
+        &self,
+        record: &Record,
+        place: &Place,
+        door: &KitDoor,
+        time: &str,
+        target: &str,
+        fault: Option<&str>,
+    ) {
+        let store = self.logs.store();
+        let (mut url, mut service) = (String::with_capacity(160 + target.len()), String::new());
+        if let Some(host) = &record.host {
+            let _ = write!(url, "{}://{host}", record.scheme);
+        }
+        url.push_str(target);
+        let service = match door.port {
+            Some(port) => {
+                let _ = write!(service, "{}-{port}", door.service);
+                &service
+            }
+            None => door.service,
         };
-        // Said once, and again after it has worked meanwhile.
+        let given = record.text.header("traceparent");
+        let given = given.as_deref().and_then(trace_of).map(str::to_owned);
+        let trace = match (given, record.opened) {
+            (Some(given), _) => given,
+            (None, Some(number)) => store.trace_of(number),
+            (None, None) => store.trace(),
+        };
+        let own = door.service == SERVICE && record.status < 400;
+        let content_type = record.content_type.as_ref();
+        let exchange = Exchange {
+            method: cut(record.method.as_str()),
+            url: &url,
+            client: record.client,
+            status: Some(record.status),
+            index: door.index,
+            scheme: record.scheme,
+            http: record.http,
+            duration_ms: (!record.open).then(|| millis(record.took)),
+            upstream_ms: record.upstream.map(millis),
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            content_type: content_type.and_then(|it| it.to_str().ok()).map(cut),
+            refusal: record.refusal,
+            fault,
+            websocket: record.websocket,
+            text: &record.text,
+        };
+        let draft = Draft {
+            ts_ms: record.started.as_millisecond(),
+            ts_iso: time,
+            trace: &trace,
+            kind: match (record.opened, record.open) {
+                (Some(_), false) => Kind::Response,
+                _ => Kind::Request,
+            },
+            level: if own {
+                Level::Debug
+            } else {
+                Level::of(record.status)
+            },
+            service,
+            exchange: Some(exchange),
+            event: None,
+        };
+        store.append(scope(place), &draft);
+    }
+
+    /// A failure of the access log is said once, and again after it has worked meanwhile.
+    fn judge(&mut self, done: io::Result<()>) {
         match done {
-            Ok(()) => broken = false,
-            Err(error) if !broken => {
-                broken = true;
+            Ok(()) => self.broken = false,
+            Err(error) if !self.broken => {
+                self.broken = true;
                 error!(%error, "could not write the access log");
             }
             Err(_) => {}
         }
-    };
-    loop {
-        match records.try_recv() {
-            Ok(record) => write(Some(record)),
-            Err(TryRecvError::Disconnected) => break,
-            Err(TryRecvError::Empty) => {
-                write(None);
-                match records.recv() {
-                    Ok(record) => write(Some(record)),
-                    Err(_) => break,
-                }
-                std::thread::sleep(GATHER);
-            }
-        }
     }
-    write(None);
 }
 
-/// What in the name of a query parameter says that its value is a secret.
-const SECRET: &[&str] = &[
-    "token",
-    "secret",
-    "pass",
-    "key",
-    "auth",
-    "sig",
-    "jwt",
-    "cred",
-    "session",
-    "cookie",
-    "code",
-    "ticket",
-    "otp",
-    "hoody_link",
-];
-
-/// The path and query as the log may hold them: without the values of parameters that look like
-/// secrets, or are `known` to be.
-pub fn redact(target: &str, known: &[String]) -> String {
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut shown = String::with_capacity(target.len().min(TARGET_BYTES));
-    shown.push_str(path);
-    for (at, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
-        shown.push(if at == 0 { '?' } else { '&' });
-        match pair.split_once('=') {
-            Some((name, _)) if is_secret(name) || known.iter().any(|it| it == name) => {
-                shown.push_str(name);
-                shown.push_str("=***");
-            }
-            _ => shown.push_str(pair),
-        }
-        if shown.len() > TARGET_BYTES {
-            break;
+impl Record {
+    fn line<'a>(&'a self, time: &'a str, target: &'a str, fault: Option<&'a str>) -> Line<'a> {
+        let admitted = self.place.as_ref().filter(|_| self.admitted);
+        let (place, door) = (admitted.map(|it| &it.0), admitted.map(|it| &it.1));
+        Line {
+            time,
+            client: self.client,
+            host: self.host.as_ref().map(Name::as_str),
+            container: place.map(|place| place.container),
+            project: place.map(|place| place.project),
+            service: door.map(|door| door.service),
+            index: door.and_then(|door| door.index),
+            port: door.and_then(|door| door.port),
+            scheme: self.scheme,
+            http: self.http,
+            method: cut(self.method.as_str()),
+            target,
+            status: self.status,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration_ms: millis(self.took),
+            upstream_ms: self.upstream.map(millis),
+            refusal: self.refusal,
+            fault,
+            websocket: self.websocket,
         }
     }
-    if shown.len() > TARGET_BYTES {
-        let cut = (0..=TARGET_BYTES)
-            .rev()
-            .find(|&at| shown.is_char_boundary(at))
-            .unwrap_or(0);
-        shown.truncate(cut);
-        shown.push('…');
-    }
-    shown
 }
 
-fn is_secret(name: &str) -> bool {
-    // A name that hides behind escapes is not given the benefit of the doubt.
-    let name: Cow<'_, str> = match name.contains('%') {
-        true => return true,
-        false => name.to_ascii_lowercase().into(),
-    };
-    SECRET.iter().any(|word| name.contains(word))
+/// The beginning of a text in ASCII.
+fn cut(text: &str) -> &str {
+    text.get(..WORD_BYTES).unwrap_or(text)
+}
+
+/// To a microsecond.
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1_000.0
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context, section 3.2.2).
+fn trace_of(header: &str) -> Option<&str> {
+    let mut parts = header.split('-');
+    let (_, trace) = (parts.next()?, parts.next()?);
+    let is_one = trace.len() == 32
+        && trace
+            .bytes()
+            .all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+        && trace.bytes().any(|it| it != b'0');
+    is_one.then_some(trace)
 }
 
 #[cfg(test)]
@@ -287,27 +548,139 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_not_written_down() {
+    fn a_trace_id_is_taken_from_its_header() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
         let cases = [
-            ("/", "/"),
-            ("/a?b=c", "/a?b=c"),
-            (
-                "/ws?terminal_id=1&token=hdy_abc&cols=80",
-                "/ws?terminal_id=1&token=***&cols=80",
-            ),
-            (
-                "/?Access_Token=x&X-Amz-Signature=y",
-                "/?Access_Token=***&X-Amz-Signature=***",
-            ),
-            ("/?%74oken=x", "/?%74oken=***"),
-            ("/?flag&&x=1", "/?flag&x=1"),
-            ("/?api_key=", "/?api_key=***"),
+            (format!("00-{id}-00f067aa0ba902b7-01"), Some(id)),
+            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), None),
+            (format!("00-{}-1-01", id.to_uppercase()), None),
+            ("***".to_owned(), None),
+            (String::new(), None),
         ];
-        for (target, shown) in cases {
-            assert_eq!(redact(target, &[]), shown, "{target}");
+        for (header, expected) in cases {
+            assert_eq!(trace_of(&header), expected, "{header}");
         }
-        assert_eq!(redact("/?k=1&x=2", &["k".into()]), "/?k=***&x=2");
-        assert!(redact(&format!("/{}", "é".repeat(4_000)), &[]).len() <= TARGET_BYTES + 3);
+    }
+
+    fn place(id: u8) -> Arc<Place> {
+        Arc::new(Place {
+            container: Id([id; 12]),
+            project: Id([9; 12]),
+            name: "web".into(),
+            state: routes::table::State::Running,
+            incarnation: 1,
+            directory: "/run/c".into(),
+            owners: routes::table::Owners { base: 0, count: 0 },
+            access: None,
+            links: None,
+            hooks: None,
+            address: None,
+            embedding: Default::default(),
+        })
+    }
+
+    fn record(place: Option<Arc<Place>>) -> Box<Record> {
+        let door = KitDoor {
+            service: "files",
+            index: Some(1),
+            port: None,
+            subdir: None,
+            desktop: false,
+        };
+        Box::new(Record {
+            started: jiff::Timestamp::UNIX_EPOCH,
+            client: "192.0.2.1".parse().expect("an address"),
+            host: None,
+            place: place.map(|place| (place, door)),
+            admitted: true,
+            scheme: "http",
+            http: "1.1",
+            method: http::Method::GET,
+            text: Capture::target_alone(b"/"),
+            secrets: Vec::new(),
+            status: 200,
+            content_type: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            took: Duration::ZERO,
+            upstream: None,
+            refusal: None,
+            fault: None,
+            websocket: false,
+            opened: None,
+            open: false,
+        })
+    }
+
+    /// The lines of a container's log on disk.
+    fn lines(directory: &Path, id: u8) -> Vec<serde_json::Value> {
+        let mut lines = Vec::new();
+        for file in std::fs::read_dir(directory.join(Id([id; 12]).to_string()))
+            .into_iter()
+            .flatten()
+        {
+            let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+            lines.extend(
+                text.lines()
+                    .map(|line| serde_json::from_str(line).expect("JSON")),
+            );
+        }
+        lines
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted_and_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let logs = Logs::new(
+            directory.path().to_owned(),
+            proxy_logs::Limits::default(),
+            |_| true,
+        );
+        // A queue of one, and a writer that is behind.
+        let (sender, records) = sync_channel(1);
+        let lost = Arc::new(Lost::default());
+        let journal = Journal {
+            sender,
+            lost: lost.clone(),
+            opened: AtomicU64::new(0),
+        };
+        assert!(journal.write(record(Some(place(1)))));
+        for _ in 0..3 {
+            assert!(!journal.write(record(Some(place(1)))));
+        }
+        assert!(!journal.write(record(Some(place(2)))));
+        assert!(!journal.write(record(None)), "it is in no container's log");
+        drop(journal);
+        let writer = Writer {
+            sink: None,
+            logs,
+            lost,
+            unwritten: IntCounter::new("x", "x").expect("a name"),
+            line: Vec::new(),
+            broken: false,
+        };
+        writer.run(&records);
+        let told = lines(directory.path(), 1);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told[0]["kind"], "request");
+        assert_eq!(told[1]["level"], "warn");
+        assert_eq!(
+            (&told[1]["data"]["event"], &told[1]["data"]["count"]),
+            (&"lost".into(), &3.into())
+        );
+        assert_eq!(lines(directory.path(), 2)[0]["data"]["count"], 1);
+    }
+
+    #[test]
+    fn losers_are_bounded() {
+        let lost = Lost::default();
+        for number in 0..LOSERS as u32 + 10 {
+            let mut place = Place::clone(&place(1));
+            place.container.0[..4].copy_from_slice(&number.to_be_bytes());
+            lost.add(&record(Some(Arc::new(place))));
+        }
+        assert_eq!(lost.take().len(), LOSERS);
+        assert!(lost.take().is_empty());
     }
 
     #[test]

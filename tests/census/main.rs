@@ -53,7 +53,10 @@ fn asked(variable: &str) -> bool {
 
 fn census(coverage: &Coverage) -> Census {
     let mut documents = vec![("api".to_owned(), control::document())];
-    for document in kitd::services::documents() {
+    for document in kitd::services::documents()
+        .into_iter()
+        .chain([proxy_logs::document()])
+    {
         let slug = document["x-service"]
             .as_str()
             .expect("documents name their service");

@@ -6,14 +6,23 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Who may depend on whom. A crate that is not a key here may depend on none of the others.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("proxy", &["routes"]),
+    ("proxy", &["routes", "proxy-logs"]),
+    ("proxy-logs", &["kit"]),
     ("control", &["routes", "kit"]),
     ("terminal", &["kit"]),
     ("files", &["kit"]),
     ("kitd", &["kit", "terminal", "files"]),
     (
         "hoody",
-        &["certs", "control", "kit", "kitd", "proxy", "routes"],
+        &[
+            "certs",
+            "control",
+            "kit",
+            "kitd",
+            "proxy",
+            "proxy-logs",
+            "routes",
+        ],
     ),
     (
         "benches",
@@ -24,7 +33,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "tests",
         &[
-            "certs", "control", "files", "kit", "kitd", "proxy", "routes", "terminal",
+            "certs",
+            "control",
+            "files",
+            "kit",
+            "kitd",
+            "proxy",
+            "proxy-logs",
+            "routes",
+            "terminal",
         ],
     ),
 ];

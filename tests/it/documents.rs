@@ -12,7 +12,9 @@ use tests::rig::DOMAIN;
 
 /// Every document by the slug of its service.
 fn documents() -> Vec<(String, Value)> {
-    let all = std::iter::once(control::document()).chain(kitd::services::documents());
+    let all = std::iter::once(control::document())
+        .chain(kitd::services::documents())
+        .chain([proxy_logs::document()]);
     all.map(|document| {
         (
             document["x-service"]

@@ -12,6 +12,7 @@ mod edge;
 mod env;
 mod files;
 mod files_root;
+mod logs;
 mod mcp;
 mod node;
 mod projects;

@@ -178,7 +178,7 @@ impl Rig {
             body: &bytes,
         };
         if !is_by_proxy(&reply) {
-            self.observe(namespace, &reply);
+            self.judge(namespace, &reply);
         }
         Answer {
             status,
@@ -187,7 +187,8 @@ impl Rig {
         }
     }
 
-    fn observe(&self, namespace: &str, reply: &Reply<'_>) {
+    /// Judge a reply by the contract of `namespace`.
+    pub fn judge(&self, namespace: &str, reply: &Reply<'_>) {
         if let Err(violation) = Contract::get().observe(&self.coverage, namespace, reply) {
             panic!("{violation}");
         }
@@ -263,7 +264,7 @@ impl Rig {
                 body,
             };
             if !is_by_proxy(&reply) {
-                self.observe(contract::namespace(service), &reply);
+                self.judge(contract::namespace(service), &reply);
             }
         };
         match &connected {

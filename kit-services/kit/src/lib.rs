@@ -5,7 +5,7 @@
 //! command line is built from the OpenAPI document by whoever wants one.
 //!
 //! Read in this order: [`operation`] (what one is), [`api`] (how they are gathered), [`call`]
-//! (what a request tells an operation), [`fault`] (how one fails), then the faces.
+//! (what a request tells an operation), [`fault`] (how one fails), then the faces; [`pages`] serves what a person opens.
 //!
 //! This crate knows no service, no container and no proxy beyond the names of the headers in
 //! [`call`].
@@ -19,6 +19,7 @@ pub mod http;
 pub mod mcp;
 pub mod openapi;
 pub mod operation;
+pub mod pages;
 pub mod wire;
 
 pub use api::{Api, Raw};

@@ -2,11 +2,11 @@
 
 use axum::Router;
 use axum::routing::get;
-use kit::Api;
+use kit::{Api, pages};
 use serde_json::Value;
 
 use crate::Settings;
-use crate::pages;
+use crate::pages::PAGES;
 
 /// A service and how it is made.
 pub struct Entry {
@@ -50,7 +50,7 @@ fn files(settings: &Settings) -> Api {
     files::api(&files::Files::new(files::Config {
         root: settings.root.clone(),
         home: settings.home.clone(),
-        page: Some(|| pages::index("files")),
+        page: Some(|| PAGES.index("files")),
     }))
 }
 
@@ -75,9 +75,9 @@ impl Entry {
         let busy = api.busy.clone();
         let mut router = api.router();
         if self.page {
-            router = router.route("/", get(move || async move { pages::index(slug) }));
+            router = router.route("/", get(move || async move { PAGES.index(slug) }));
         }
-        router = router.nest_service(pages::PREFIX, pages::assets());
+        router = router.nest_service(pages::PREFIX, PAGES.assets());
         Started { router, busy }
     }
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { filtered, hidden, itemsOf, ordered, window, type Order } from './listing.ts'
+import { filtered, hidden, itemsOf, ordered, type Order } from './listing.ts'
 
 const listing = {
   paths: [
@@ -34,11 +34,4 @@ test('the filter wants every word', () => {
   expect(filtered(items, ' FILE 1 ').map((item) => item.name)).toEqual(['file10'])
   expect(filtered(items, '').length).toBe(5)
   expect(hidden('.rc')).toBe(true)
-})
-
-test('only rows near the window are drawn', () => {
-  expect(window(10_000, 36, 36_000, 720)).toEqual({ from: 992, to: 1028 })
-  expect(window(3, 36, 0, 720)).toEqual({ from: 0, to: 3 })
-  expect(window(0, 36, 0, 720)).toEqual({ from: 0, to: 0 })
-  expect(window(5, 36, 99_999, 720)).toEqual({ from: 5, to: 5 })
 })

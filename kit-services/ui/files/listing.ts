@@ -84,10 +84,3 @@ export function filtered(items: readonly Item[], text: string): Item[] {
     return words.every((word) => name.includes(word))
   })
 }
-
-/** Which rows stand in the window, with some beyond its edges. */
-export function window(count: number, height: number, scrolled: number, visible: number, beyond = 8): { from: number; to: number } {
-  const from = Math.max(0, Math.floor(scrolled / height) - beyond)
-  const to = Math.min(count, Math.ceil((scrolled + visible) / height) + beyond)
-  return { from: Math.min(from, to), to }
-}

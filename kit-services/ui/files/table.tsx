@@ -6,9 +6,10 @@ import { dialogOpen } from '../shared/dialog.tsx'
 import { instant, size, when, whenInFull } from '../shared/format.ts'
 import { Icon } from '../shared/icon.tsx'
 import { showMenu, type Entry } from '../shared/menu.tsx'
+import { window as slice } from '../shared/window.ts'
 import { ROWS, help, seeking } from './app.tsx'
 import { kindOf } from './kinds.ts'
-import { window as slice, type By, type Item } from './listing.ts'
+import type { By, Item } from './listing.ts'
 import * as shelf from './shelf.ts'
 
 const ROW = 36

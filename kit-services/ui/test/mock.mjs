@@ -1,5 +1,5 @@
-// A stand-in for the kit, for the pages' own tests: the files of a temporary folder, and real
-// shells. It answers as the contract says and no more; it is no part of the product.
+// A stand-in for the kit, for the pages' own tests: the files of a temporary folder, real shells,
+// and the log of what is asked of them. It answers as the contract says and no more; it is no part of the product.
 //
 //   node test/mock.mjs [--port 4173]
 //   http://<24 hex>-<24 hex>-terminal-1.mock.localhost:4173/
@@ -48,11 +48,14 @@ export async function start({ port = 0 } = {}) {
   const root = mkdtempSync(join(tmpdir(), 'hoody-ui-'))
   await furnish(root)
   const terminals = new Terminals(join(root, 'home/user'))
+  const log = new Log()
 
   const server = createServer((request, response) => {
     const service = serviceOf(request)
     const url = new URL(request.url ?? '/', 'http://mock')
-    const work = service === 'files' ? files(root, request, response, url) : terminal(terminals, request, response, url)
+    log.write(service, request, response)
+    const work =
+      service === 'logs' ? logs(log, request, response, url) : service === 'files' ? files(root, request, response, url) : terminal(terminals, request, response, url)
     Promise.resolve(work).catch((error) => {
       if (!response.headersSent) refuse(response, ...reason(error))
       else response.destroy()
@@ -74,6 +77,7 @@ export async function start({ port = 0 } = {}) {
     url: (service, index = 1) => `http://${COMPUTER}-${service}-${index}.mock.localhost:${address.port}/`,
     stop: async () => {
       terminals.stop()
+      log.stop()
       for (const client of sockets.clients) client.terminate()
       server.closeAllConnections()
       await new Promise((done) => server.close(done))
@@ -84,12 +88,12 @@ export async function start({ port = 0 } = {}) {
 
 /** @param {Request} request */
 function serviceOf(request) {
-  return /-(terminal|files)-\d+\./.exec(request.headers.host ?? '')?.[1] ?? ''
+  return /-(terminal|files|logs)-\d+\./.exec(request.headers.host ?? '')?.[1] ?? ''
 }
 
 /** @param {Request} request */
 function indexOf(request) {
-  return /-(?:terminal|files)-(\d+)\./.exec(request.headers.host ?? '')?.[1] ?? '1'
+  return /-(?:terminal|files|logs)-(\d+)\./.exec(request.headers.host ?? '')?.[1] ?? '1'
 }
 
 /** @param {unknown} error @returns {[number, string]} */
@@ -133,10 +137,98 @@ function page(service, response, url, wanted = false) {
     'content-type': TYPES[/** @type {keyof typeof TYPES} */ (extname(file))] ?? 'application/octet-stream',
     'cache-control': asset ? 'public, max-age=31536000, immutable' : 'no-cache',
     'x-content-type-options': 'nosniff',
-    ...(asset ? {} : { 'content-security-policy': POLICY }),
+    ...(asset ? {} : { 'content-security-policy': service === 'logs' ? POLICY.replace("connect-src 'self'", "connect-src 'self' http://*.mock.localhost:*") : POLICY }),
   })
   response.end(readFileSync(file))
   return true
+}
+
+// logs
+
+class Log {
+  /** @type {any[]} */
+  entries = []
+  /** @type {Set<Response>} */
+  readers = new Set()
+  #id = 0
+
+  /** @param {any} entry */
+  add(entry) {
+    const now = Date.now()
+    const whole = { id: ++this.#id, traceId: String(this.#id).padStart(32, '0'), tsMs: now, tsIso: new Date(now).toISOString(), source: 'edge', ...entry }
+    this.entries.push(whole)
+    for (const reader of this.readers) reader.write(`id: ${whole.id}\ndata: ${JSON.stringify(whole)}\n\n`)
+  }
+
+  /** @param {string} service @param {Request} request @param {Response} response */
+  write(service, request, response) {
+    const began = performance.now()
+    response.once('finish', () => {
+      const { statusCode: status } = response
+      const level = service === 'logs' && status < 400 ? 'debug' : status >= 500 ? 'error' : status >= 400 ? 'warn' : 'info'
+      const told = Object.entries(request.headers).map(([name, value]) => [name, /cookie|auth/.test(name) ? '***' : String(value)])
+      this.add({
+        kind: 'request',
+        level,
+        serviceName: service,
+        method: request.method,
+        url: `http://${request.headers.host}${request.url}`.replace(/(token=)[^&]*/, '$1***'),
+        clientIp: '127.0.0.1',
+        status,
+        data: {
+          index: Number(indexOf(request)),
+          scheme: 'http',
+          http: '1.1',
+          durationMs: performance.now() - began,
+          upstreamMs: (performance.now() - began) / 2,
+          bytesIn: Number(request.headers['content-length'] ?? 0),
+          bytesOut: 512,
+          userAgent: request.headers['user-agent'],
+          contentType: String(response.getHeader('content-type') ?? ''),
+          headers: Object.fromEntries(told),
+        },
+      })
+    })
+  }
+
+  stop() {
+    for (const reader of this.readers) reader.destroy()
+  }
+}
+
+/** @param {Log} log @param {Request} request @param {Response} response @param {URL} url */
+async function logs(log, request, response, url) {
+  if (page('logs', response, url)) return
+  const wish = url.searchParams
+  if (url.pathname === '/_logs' && request.method === 'DELETE') {
+    log.entries = []
+    for (const reader of log.readers) reader.write('id:\nevent: reset\ndata: {"reason":"cleared"}\n\n')
+    log.add({ kind: 'event', level: 'info', serviceName: 'logs', data: { event: 'cleared', message: 'the log was cleared by 127.0.0.1' } })
+    return reply(response, 200, { cleared: true })
+  }
+  if (url.pathname === '/_logs') {
+    const [levels, text, before] = [wish.get('level')?.split(','), (wish.get('search') ?? '').toLowerCase(), Number(wish.get('beforeId') ?? Infinity)]
+    const found = log.entries.filter(
+      (entry) =>
+        entry.id < before &&
+        (!levels || levels.includes(entry.level)) &&
+        (!wish.get('method') || wish.get('method') === entry.method) &&
+        (!wish.get('serviceName') || wish.get('serviceName') === entry.serviceName) &&
+        (!wish.get('status') || String(entry.status)[0] === wish.get('status')?.[0]) &&
+        `${entry.url} ${entry.clientIp} ${entry.traceId}`.toLowerCase().includes(text),
+    )
+    return reply(response, 200, found.slice(-Number(wish.get('last') ?? 200)))
+  }
+  if (url.pathname === '/_logs/stream') {
+    response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
+    response.write('retry: 2000\n: connected\n\n')
+    const after = request.headers['last-event-id']
+    if (after) for (const entry of log.entries) if (entry.id > Number(after)) response.write(`id: ${entry.id}\ndata: ${JSON.stringify(entry)}\n\n`)
+    log.readers.add(response)
+    response.once('close', () => log.readers.delete(response))
+    return
+  }
+  reply(response, 404, { error: 'NOT_FOUND', message: 'no such operation' })
 }
 
 // terminal
@@ -477,7 +569,7 @@ function pdf() {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const at = process.argv.indexOf('--port')
   const mock = await start({ port: at > 0 ? Number(process.argv[at + 1]) : 4173 })
-  console.log(`terminal  ${mock.url('terminal')}\nfiles     ${mock.url('files')}\nfolder    ${mock.root}`)
+  console.log(`terminal  ${mock.url('terminal')}\nfiles     ${mock.url('files')}\nlogs      ${mock.url('logs')}\nfolder    ${mock.root}`)
   for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM']))
     process.on(signal, () => void mock.stop().then(() => process.exit(0)))
 }

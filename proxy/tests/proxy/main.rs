@@ -14,6 +14,7 @@ mod isolation;
 mod kit;
 mod limits;
 mod links;
+mod logs;
 mod protocols;
 mod recorder;
 mod refusals;
