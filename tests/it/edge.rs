@@ -1062,7 +1062,7 @@ async fn a_change_is_in_effect_when_it_is_answered() {
     assert_eq!(visit(&signed, None).await, 200);
     let one = format!("{links}/{}", text(&link["id"]));
     rig.delete(&one).await.expect(200);
-    assert_eq!(visit(&signed, None).await, 401);
+    assert_eq!(visit(&signed, None).await, 403);
 
     // The rules of the project hold beside those of the container.
     let mut project = Document {
