@@ -285,6 +285,24 @@ async fn machines_made_at_once_share_nothing() {
     }
 }
 
+/// Forks until it is stopped, up to far above the limit, and cleans up.
+const FORKS: &str = r"python3 - <<'PYTHON'
+import os, signal, time
+children = []
+try:
+    while len(children) < 1000:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        children.append(child)
+    print('not stopped')
+except BlockingIOError:
+    print('stopped')
+for child in children:
+    os.kill(child, signal.SIGKILL)
+PYTHON";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_leaves_what_users_wrote() {
     let rig = Rig::start().await;
@@ -300,6 +318,7 @@ async fn an_update_leaves_what_users_wrote() {
         rig.engine.usage(id).await.unwrap().memory_limit,
         Some(256 << 20)
     );
+    assert_eq!(rig.sh(id, FORKS).await, "stopped");
     assert!(
         rig.sh(id, "cat /root/.ssh/authorized_keys")
             .await

@@ -18,10 +18,11 @@ const KIT: &str = r#"#!/usr/bin/perl
 use strict; use warnings;
 use IO::Socket::UNIX;
 my %args = (@ARGV[0..3]);
-my $listener = IO::Socket::UNIX->new(Local => $args{'--socket'}, Listen => 5) or die "listen: $!";
 open(my $out, '>', "$args{'--home'}/environment") or die "write: $!";
 print $out "$_=$ENV{$_}\n" for sort keys %ENV;
 close $out;
+# Whoever sees the socket may look for the rest.
+my $listener = IO::Socket::UNIX->new(Local => $args{'--socket'}, Listen => 5) or die "listen: $!";
 if (fork() == 0) { exec('setsid', 'sleep', '1000'); }
 $SIG{TERM} = sub { exit 0 } unless $ENV{STUBBORN};
 $SIG{TERM} = 'IGNORE' if $ENV{STUBBORN};

@@ -33,10 +33,16 @@ pub const SERVICES: &[Entry] = &[
 ];
 
 fn terminal(settings: &Settings) -> Api {
-    let terminal = terminal::Terminal::new(terminal::Config {
+    let mut config = terminal::Config {
         state: settings.state.join("terminal"),
         ..terminal::Config::default()
-    });
+    };
+    if !settings.machine {
+        // Users of this machine are not the container's: everything is whoever the kit is.
+        config.default_user = String::new();
+        config.home = Some(settings.home.clone());
+    }
+    let terminal = terminal::Terminal::new(config);
     terminal::api(&terminal).busy(move || terminal.is_busy())
 }
 

@@ -80,7 +80,7 @@ pub struct Request {
 impl Terminal {
     /// Check a wish against the machine.
     pub fn grant(&self, wish: &Wish) -> Result<Granted, Fault> {
-        let account = Account::choose(wish.user.as_deref(), &self.config().default_user)?;
+        let account = self.account(wish.user.as_deref())?;
         let mut environment = self.config().environment.clone();
         environment.extend(wish.environment.clone());
         let display = wish
@@ -316,7 +316,7 @@ impl Terminal {
 
     /// A directory for one command of a session.
     fn visit(&self, cwd: &str, session: &Session, wish: &Wish) -> Result<String, Fault> {
-        let account = Account::choose(Some(&session.user), &self.config().default_user)?;
+        let account = self.account(Some(&session.user))?;
         let path = if cwd.starts_with(['/', '~']) {
             directory(Some(cwd), &account, wish.cwd_auto_create)?
         } else {

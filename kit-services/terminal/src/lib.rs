@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use kit::{Api, Fault};
 
+use account::{Account, AccountError};
 use command::Commands;
 use execute::Opened;
 use id::TerminalId;
@@ -58,6 +59,9 @@ pub struct Config {
     pub default_shell: Option<PathBuf>,
     /// Whom sessions run as where the caller names nobody, this user exists, and the kit may.
     pub default_user: String,
+    /// Home of everybody, where the kit is one process among others of a machine that is not its
+    /// own; each account's own where none is given.
+    pub home: Option<PathBuf>,
     /// Where the files of sessions go. It belongs to this service alone and is emptied at the
     /// first call.
     pub state: PathBuf,
@@ -75,6 +79,7 @@ impl Default for Config {
         Config {
             default_shell: None,
             default_user: "user".to_owned(),
+            home: None,
             state: PathBuf::from("/run/hoody-terminal"),
             environment: BTreeMap::new(),
             idle: DAY,
@@ -112,6 +117,16 @@ impl Terminal {
 
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// The account that `wanted` names, or that programs run as where nobody is named.
+    fn account(&self, wanted: Option<&str>) -> Result<Account, AccountError> {
+        let config = self.config();
+        let mut account = Account::choose(wanted, &config.default_user)?;
+        if let Some(home) = &config.home {
+            account.home.clone_from(home);
+        }
+        Ok(account)
     }
 
     fn work(&self) -> &Work {

@@ -683,3 +683,16 @@ async fn a_kit_without_rights_says_whom_it_cannot_be() {
         (StatusCode::FORBIDDEN, json!("CANNOT_SWITCH_USER"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_is_at_home_where_the_kit_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().canonicalize().unwrap();
+    let rig = Rig::with(|config| {
+        config.default_user = String::new();
+        config.home = Some(path.clone());
+    });
+    let there = format!("{0}\n{0}\n", path.display());
+    check(&rig.once("pwd; echo $HOME").await, &there, "", 0);
+    check(&rig.run(1, "pwd; echo $HOME").await, &there, "", 0);
+}
