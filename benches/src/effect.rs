@@ -50,6 +50,7 @@ fn place(container: Id, project: Id) -> Place {
             base: 1_000_000,
             count: 65_536,
         },
+        address: None,
         access: None,
         links: None,
         hooks: None,

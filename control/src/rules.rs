@@ -245,13 +245,16 @@ fn gate(value: &Value, place: &str, known: &[Vec<Gate>]) -> Result<Gate, Wrong> 
     }
 }
 
+/// Finds a gate that the group had, for the secret that stands redacted in the new one.
+type Kept<'a> = &'a dyn Fn(&dyn Fn(&Gate) -> bool) -> Result<Gate, Wrong>;
+
 fn jwt_gate(
     place: &str,
     secret: &str,
     algorithm: &str,
     sources: &[String],
     claims: Map<String, Value>,
-    kept: &dyn Fn(&dyn Fn(&Gate) -> bool) -> Result<Gate, Wrong>,
+    kept: Kept<'_>,
 ) -> Result<Gate, Wrong> {
     let Some(named) = Algorithm::parse(algorithm) else {
         let all = Algorithm::ALL.map(Algorithm::as_str).join(", ");

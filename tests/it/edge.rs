@@ -1008,3 +1008,84 @@ async fn who_may_only_read_changes_nothing_at_the_edge() {
     }
     rig.stop().await;
 }
+
+/// What the API was told is what the proxy does, from the moment of the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_in_effect_when_it_is_answered() {
+    const HEALTH: &str = "/api/v1/terminal/health";
+    let rig = Rig::start().await;
+    let web = rig.create("web").await;
+    let visit = |path: &str, user: Option<&'static str>| {
+        let request = rig
+            .client
+            .request(Method::GET, &web.host("terminal", 1), path);
+        let request = match user {
+            Some(user) => request.basic_auth(user, Some("correct horse")),
+            None => request,
+        };
+        async {
+            let answer = rig.client.execute(request.build().expect("a request"));
+            answer.await.expect("an answer").status().as_u16()
+        }
+    };
+    let mut rules = Document {
+        rig: &rig,
+        path: format!("/api/v1/containers/{}/proxy/permissions", web.id),
+        version: 0,
+    };
+    assert_eq!(visit(HEALTH, None).await, 200);
+    rules
+        .write(Method::PUT, "/groups/staff/password", password())
+        .await;
+    assert_eq!(
+        visit(HEALTH, None).await,
+        200,
+        "a group alone shuts nothing"
+    );
+    let granted = json!({ "program": "terminal", "access": 1 });
+    rules
+        .write(Method::PUT, "/permissions/staff", granted)
+        .await;
+    let deny = json!({ "default": "deny" });
+    rules.write(Method::PATCH, "/default", deny).await;
+    assert_eq!(visit(HEALTH, None).await, 401);
+    assert_eq!(visit(HEALTH, Some("ann")).await, 200);
+    assert_eq!(visit(HEALTH, Some("eve")).await, 401);
+
+    // A link opens it until it is revoked.
+    let links = format!("/api/v1/containers/{}/proxy/links", web.id);
+    let body = json!({ "service": "terminal", "read_only": true, "expires_in": 600 });
+    let link = rig.post(&links, body).await.expect(201).data();
+    let url = text(&link["url"]);
+    let (_, token) = url.split_once("hoody_link=").expect("a token");
+    let signed = format!("{HEALTH}?hoody_link={token}");
+    assert_eq!(visit(&signed, None).await, 200);
+    let one = format!("{links}/{}", text(&link["id"]));
+    rig.delete(&one).await.expect(200);
+    assert_eq!(visit(&signed, None).await, 403);
+
+    // The rules of the project hold beside those of the container.
+    let mut project = Document {
+        rig: &rig,
+        path: format!("/api/v1/projects/{}/proxy/permissions", web.project),
+        version: 0,
+    };
+    let deny = json!({ "default": "deny" });
+    project.write(Method::PATCH, "/default", deny).await;
+    assert_eq!(visit(HEALTH, Some("ann")).await, 403);
+    project
+        .send(Method::DELETE, "", Value::Null)
+        .await
+        .expect(200);
+    assert_eq!(visit(HEALTH, Some("ann")).await, 200);
+
+    let off = json!({ "enable_proxy": false });
+    rules.write(Method::PATCH, "/state", off).await;
+    assert_eq!(visit(HEALTH, Some("ann")).await, 403);
+    rules
+        .send(Method::DELETE, "", Value::Null)
+        .await
+        .expect(200);
+    assert_eq!(visit(HEALTH, None).await, 200);
+    rig.stop().await;
+}
