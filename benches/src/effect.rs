@@ -51,6 +51,7 @@ fn place(container: Id, project: Id) -> Place {
             count: 65_536,
         },
         address: None,
+        embedding: Default::default(),
         access: None,
         links: None,
         hooks: None,

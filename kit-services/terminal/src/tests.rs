@@ -37,8 +37,12 @@ impl Rig {
         let state = tempfile::tempdir().unwrap();
         // Other users' shells pass through it.
         std::fs::set_permissions(state.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        // Start-up files of whoever runs the tests are none of theirs.
+        let home = state.path().join("home");
+        std::fs::create_dir(&home).unwrap();
         let mut config = Config {
             default_shell: Some("/bin/bash".into()),
+            home: Some(home),
             state: state.path().join("terminal"),
             ..Config::default()
         };

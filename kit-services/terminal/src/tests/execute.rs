@@ -627,7 +627,7 @@ async fn other_users_run_with_their_own_rights() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let rig = Rig::start();
+    let rig = Rig::with(|config| config.home = None);
     let command = "id -un; id -gn; echo $USER $HOME; cat /etc/shadow 2>&1 >/dev/null | grep -c denied; test -w /dev/tty && echo tty";
     for path in [
         "/api/v1/terminal/execute?terminal_id=1&user=nobody",
@@ -658,7 +658,10 @@ async fn other_users_run_with_their_own_rights() {
         0,
     );
     // Where nobody is named, it is the user that the kit is set up for.
-    let rig = Rig::with(|config| config.default_user = "nobody".to_owned());
+    let rig = Rig::with(|config| {
+        config.default_user = "nobody".to_owned();
+        config.home = None;
+    });
     check(&rig.run(1, "id -un").await, "nobody\n", "", 0);
     check(&rig.once("id -un; pwd").await, "nobody\n/\n", "", 0);
     let root = rig
