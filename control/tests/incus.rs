@@ -172,8 +172,7 @@ async fn a_machine_goes_through_all_its_states() {
         .await;
     assert_eq!(state, "running");
     assert_eq!(
-        rig.sh(id, "hostname; . /etc/environment; echo $GREETING")
-            .await,
+        rig.sh(id, "hostname; su - user -c 'echo $GREETING'").await,
         "web\nhello \"you\""
     );
     assert_eq!(
@@ -400,4 +399,97 @@ async fn a_machine_cannot_lay_hands_on_its_kit_or_its_host() {
     rig.ready(id).await;
     rig.engine.delete(id).await.unwrap();
     rig.is_gone(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_left_in_its_share_is_gone_with_its_next_start() {
+    let rig = Rig::start().await;
+    let machine = machine();
+    let id = machine.id;
+    rig.turn_on(&machine).await;
+    let mess = "systemctl stop hoody-kit; rm -f /hoody/run/kit.sock; mkdir /hoody/run/kit.sock; touch /hoody/run/kit.sock/x; \
+        i=0; while touch /hoody/run/f$i 2>/dev/null; do i=$((i+1)); done; echo $i";
+    assert_ne!(rig.sh(id, mess).await, "0");
+    rig.engine.kill(id).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    rig.ready(id).await;
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_fills_its_disk_fills_nobody_elses() {
+    let rig = Rig::start().await;
+    let (mut one, other) = (machine(), machine());
+    one.limits.disk = Some(1 << 30);
+    rig.turn_on(&one).await;
+    rig.turn_on(&other).await;
+    let said = rig
+        .sh(one.id, "fallocate -l 3G /root/fill 2>&1; true")
+        .await;
+    assert!(said.contains("quota exceeded"), "{said}");
+    rig.sh(
+        other.id,
+        "dd if=/dev/urandom of=/root/mine bs=1M count=64 conv=fsync status=none",
+    )
+    .await;
+    for machine in [&one, &other] {
+        rig.engine.delete(machine.id).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_arrive_as_they_were_given() {
+    let rig = Rig::start().await;
+    let values = [
+        "a\"b",
+        "back\\slash",
+        "end\\",
+        "a#b",
+        " padded ",
+        "it's $HOME `x`",
+    ];
+    let environment = values.iter().enumerate();
+    let machine = Machine {
+        environment: environment
+            .map(|(at, value)| (format!("V{at}"), (*value).to_owned()))
+            .collect(),
+        ..machine()
+    };
+    let id = machine.id;
+    rig.turn_on(&machine).await;
+    let seen = rig
+        .sh(
+            id,
+            "su - user -c 'env -0' | tr '\\0' '\\n' | grep ^V; echo end",
+        )
+        .await;
+    for (at, value) in values.iter().enumerate() {
+        assert!(
+            seen.lines().any(|line| line == format!("V{at}={value}")),
+            "{value:?}: {seen}"
+        );
+    }
+    rig.engine.delete(id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_does_not_reach_what_clouds_keep_beside_it() {
+    let rig = Rig::start().await;
+    let machine = machine();
+    let id = machine.id;
+    rig.turn_on(&machine).await;
+    let ask = "timeout 3 bash -c 'exec 3<>/dev/tcp/169.254.169.254/80' 2>/dev/null && echo open || echo shut";
+    assert_eq!(rig.sh(id, ask).await, "shut");
+    let rules = std::process::Command::new("nft")
+        .args(["list", "ruleset"])
+        .output()
+        .unwrap();
+    let rules = String::from_utf8(rules.stdout).unwrap();
+    let name = std::env::var("HOODY_ENGINE").unwrap();
+    assert!(
+        rules.contains(&format!("iifname \"{name}0\" ip daddr 169.254.0.0/16 drop")),
+        "{rules}"
+    );
+    rig.engine.delete(id).await.unwrap();
 }

@@ -25,7 +25,7 @@ die() { printf 'engine: %s\n' "$*" >&2; exit 1; }
 cannot() { printf 'engine: no system containers here: %s\n' "$*" >&2; exit "$CANNOT"; }
 
 action="${1:-}"; [ $# -gt 0 ] && shift
-name=hoody state=/var/lib/hoody ports=80,443 pool_size=64GiB
+name=hoody state=/var/lib/hoody ports=80,443 pool_size=
 while [ $# -gt 0 ]; do
   case "$1" in
     --name) name="$2" ;;
@@ -149,8 +149,20 @@ make_network() {
     ipv4.address="$subnet" ipv4.nat=true ipv4.dhcp=false ipv6.address=none dns.mode=managed >/dev/null
 }
 
+# 64 GiB, or four fifths of what is free where it will be: the file is sparse, and a pool that is
+# larger than the disk takes the host down with it.
+default_pool_size() {
+  local free most=$((64 << 30))
+  mkdir -p /var/lib/incus
+  free="$(df --output=avail -B1 /var/lib/incus | tail -n 1)"
+  free=$((free / 5 * 4))
+  [ "$free" -lt "$most" ] || free="$most"
+  printf '%sMiB' $((free >> 20))
+}
+
 make_pool() {
   command incus storage show "$name" >/dev/null 2>&1 && return
+  pool_size="${pool_size:-$(default_pool_size)}"
   local where="$state/pool"
   mkdir -p "$state"
   if [ "$(stat -f -c %T "$state")" = btrfs ]; then
@@ -177,6 +189,7 @@ make_project() {
 }
 
 # What containers reach of the host itself: names, the proxy, and answers to what the host asked.
+# They do not reach link-local addresses beyond it, where clouds keep credentials of the host.
 # Nothing is forwarded to them but answers: not from one another, not from another node's containers
 # on this machine, not from the networks that the host is on.
 make_guard() {
@@ -195,6 +208,7 @@ table inet $guard {
   }
   chain forward {
     type filter hook forward priority -10; policy accept;
+    iifname "$bridge" ip daddr 169.254.0.0/16 drop
     oifname != "$bridge" return
     iifname "$bridge" drop
     ct state established,related accept

@@ -75,6 +75,21 @@ const SETTINGS: &[Setting] = &[
         help: "The engine's socket [default: /var/lib/incus/unix.socket]",
     },
     Setting {
+        key: "engine.pool",
+        value: "SIZE",
+        help: "Size of the storage pool, as 40GiB, when it is made [default: 64GiB, or what is less: four fifths of the free space]",
+    },
+    Setting {
+        key: "machine.memory",
+        value: "SIZE",
+        help: "Memory that one container may take, as 8GiB [default: half of this machine's]",
+    },
+    Setting {
+        key: "machine.disk",
+        value: "SIZE",
+        help: "Disk that one container may take [default: 20GiB]",
+    },
+    Setting {
         key: "images",
         value: "DIRECTORY",
         help: "Where built images are kept [default: images in the state directory]",
@@ -151,6 +166,11 @@ pub struct Config {
     pub is_runtime_chosen: bool,
     pub engine_name: String,
     pub engine_socket: PathBuf,
+    /// Of the storage pool, where it was said.
+    pub pool_size: Option<u64>,
+    /// What one container may take, in bytes.
+    pub machine_memory: Option<u64>,
+    pub machine_disk: u64,
     pub images: PathBuf,
     pub kitd: PathBuf,
     pub setup: PathBuf,
@@ -301,6 +321,9 @@ impl Config {
             runtime,
             is_runtime_chosen: values.contains_key("runtime"),
             engine_socket: path("engine.socket", "/var/lib/incus/unix.socket".into()),
+            pool_size: size(values.get("engine.pool"))?,
+            machine_memory: size(values.get("machine.memory"))?,
+            machine_disk: size(values.get("machine.disk"))?.unwrap_or(MACHINE_DISK),
             images: path("images", state.join("images")),
             kitd: path("kitd", sources.beside.join("kitd")),
             setup: path("setup", sources.beside.join("setup")),
@@ -546,6 +569,35 @@ fn put(document: &mut toml_edit::DocumentMut, key: &str, text: &str) {
     }
 }
 
+/// Disk that one container may take where nothing was said: it fills up alone.
+const MACHINE_DISK: u64 = 20 << 30;
+/// The least that a machine boots with.
+const LEAST_BYTES: u64 = 128 << 20;
+
+/// A number of bytes, as `8GiB`, `512MiB` or `8G`; powers of 1024.
+fn size(value: Option<&Value>) -> anyhow::Result<Option<u64>> {
+    let Some(Value { text, source }) = value else {
+        return Ok(None);
+    };
+    let end = text.find(|letter: char| !letter.is_ascii_digit());
+    let (digits, unit) = text.split_at(end.unwrap_or(text.len()));
+    let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => bail!("{source}: `{text}` is not a size; write it as 8GiB, 512MiB or 1TiB"),
+    };
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .filter(|bytes| *bytes >= LEAST_BYTES);
+    match bytes {
+        Some(bytes) => Ok(Some(bytes)),
+        None => bail!("{source}: `{text}` is too small or too large; at least 128MiB"),
+    }
+}
+
 fn port(value: Option<&Value>, default: u16) -> anyhow::Result<u16> {
     let Some(Value { text, source }) = value else {
         return Ok(default);
@@ -643,6 +695,30 @@ mod tests {
             is_root,
             beside: Path::new("/opt/bin"),
         })
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        let read = |text: &str| {
+            let value = Value {
+                text: text.to_owned(),
+                source: "--machine-disk".to_owned(),
+            };
+            size(Some(&value)).ok().flatten()
+        };
+        for (text, bytes) in [
+            ("8GiB", Some(8 << 30)),
+            ("512MiB", Some(512 << 20)),
+            ("2T", Some(2 << 40)),
+            ("1 GB", Some(1 << 30)),
+            ("1MiB", None),
+            ("8", None),
+            ("-8GiB", None),
+            ("GiB", None),
+            ("99999999999999TiB", None),
+        ] {
+            assert_eq!(read(text), bytes, "{text}");
+        }
     }
 
     #[test]

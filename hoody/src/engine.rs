@@ -63,6 +63,9 @@ fn arguments(config: &Config, act: &str) -> Vec<OsString> {
         "--ports".into(),
         ports.into(),
     ]);
+    if let Some(bytes) = config.pool_size {
+        words.extend(["--pool-size".into(), format!("{bytes}B").into()]);
+    }
     words
 }
 

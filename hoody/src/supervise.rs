@@ -194,6 +194,9 @@ async fn leave(name: &str, mut child: Child, most: Duration) {
     }
 }
 
+/// How much less than others the node's roles are to be ended for want of memory (proc(5)).
+const OOM_SCORE: &str = "-500";
+
 fn start(program: &Program) -> anyhow::Result<Child> {
     let mut log = Log::open(&program.log)?;
     let mut child = Command::new(&program.path)
@@ -205,6 +208,10 @@ fn start(program: &Program) -> anyhow::Result<Child> {
         .kill_on_drop(true)
         .spawn()?;
     let id = child.id();
+    if let Some(id) = id {
+        // Where memory runs out, containers go first. An ordinary user may not ask for this.
+        let _ = std::fs::write(format!("/proc/{id}/oom_score_adj"), OOM_SCORE);
+    }
     let _ = writeln!(
         log,
         "--- {} starts as process {}",

@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use http::{Method, StatusCode};
 use routes::Id;
-use routes::table::{KIT_SOCKET, Owners};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use routes::table::Owners;
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde::Deserialize;
@@ -407,7 +407,7 @@ fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ip
 /// Files of a new machine: keys that may log in, and the environment of its programs.
 fn files(machine: &Machine) -> Vec<File> {
     const USER: u32 = 1000;
-    let mut files = vec![environment_file(machine)];
+    let mut files = vec![environment_file(machine), environment_script(machine)];
     if let Some(key) = machine
         .ssh_public_key
         .as_deref()
@@ -449,22 +449,53 @@ fn digest(machine: &Machine) -> String {
     hex::encode(digest.finalize())
 }
 
-/// pam_env(8) reads it for every session, and so do the terminals.
-fn environment_file(machine: &Machine) -> File {
-    let text: String = machine
+/// The variables that fit on a line each.
+fn variables(machine: &Machine) -> impl Iterator<Item = (&str, &str)> {
+    let fits = |text: &str| !text.contains(['\n', '\0']);
+    machine
         .environment
         .iter()
-        .filter(|(key, value)| !key.contains(['=', '\n', '\0']) && !value.contains(['\n', '\0']))
-        .map(|(key, value)| {
-            format!(
-                "{key}=\"{}\"\n",
-                value.replace('\\', "\\\\").replace('"', "\\\"")
-            )
-        })
-        .collect();
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .filter(move |(key, value)| !key.contains('=') && fits(key) && fits(value))
+}
+
+/// pam_env(8) reads it for every session, and so do the terminals. Both take off the outer quotes
+/// and know no escapes.
+fn environment_file(machine: &Machine) -> File {
+    let lines = variables(machine).map(|(key, value)| format!("{key}=\"{value}\"\n"));
     File {
         path: "/etc/environment",
-        bytes: Some(text.into_bytes()),
+        bytes: Some(lines.collect::<String>().into_bytes()),
+        mode: 0o644,
+        owner: 0,
+    }
+}
+
+/// pam_env(8) cuts a value at `#`: login shells put back the rest, where nobody has set another.
+fn environment_script(machine: &Machine) -> File {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let is_name = |key: &str| {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        key.bytes().all(word) && !key.starts_with(|first: char| first.is_ascii_digit())
+    };
+    let lines = variables(machine).filter_map(|(key, value)| {
+        let (kept, _) = value.split_once('#').filter(|_| is_name(key))?;
+        // The opening quote is then without its other, and stays.
+        let forms = [
+            kept.to_owned(),
+            format!("\"{kept}"),
+            kept.trim_end().to_owned(),
+        ];
+        let tests = forms.map(|form| format!("[ \"${{{key}-}}\" = {} ]", quoted(&form)));
+        Some(format!(
+            "if {}; then export {key}={}; fi\n",
+            tests.join(" || "),
+            quoted(value)
+        ))
+    });
+    File {
+        path: "/etc/profile.d/hoody-environment.sh",
+        bytes: Some(lines.collect::<String>().into_bytes()),
         mode: 0o644,
         owner: 0,
     }
@@ -583,19 +614,17 @@ fn share(directory: &Path, owners: Owners) -> Result<(), Errno> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
-    if !is_mounted(directory)? {
-        let options = format!("size={SHARED_BYTES},nr_inodes={SHARED_INODES},mode=700");
-        let options = std::ffi::CString::new(options).expect("no zero byte in it");
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        rustix::mount::mount("tmpfs", directory, "tmpfs", flags, options.as_c_str())?;
+    // What its last start left there is no more: it may have been full, or in the socket's place.
+    if is_mounted(directory)? {
+        rustix::mount::unmount(directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
     }
+    let options = format!("size={SHARED_BYTES},nr_inodes={SHARED_INODES},mode=700");
+    let options = std::ffi::CString::new(options).expect("no zero byte in it");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("tmpfs", directory, "tmpfs", flags, options.as_c_str())?;
     let opened = open(directory)?;
     let root = (Uid::from_raw(owners.base), Gid::from_raw(owners.base));
-    rustix::fs::fchown(&opened, Some(root.0), Some(root.1))?;
-    match rustix::fs::unlinkat(&opened, KIT_SOCKET, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
-        Err(error) => Err(error),
-    }
+    rustix::fs::fchown(&opened, Some(root.0), Some(root.1))
 }
 
 fn open(directory: &Path) -> Result<OwnedFd, Errno> {

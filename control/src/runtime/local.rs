@@ -631,6 +631,8 @@ impl Runtime for Local {
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
             .unwrap_or_default();
+        // The node's own roles are spared longer where memory runs out; what they run is not.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
         let Some(line) = line(pid) else {
             return Err(RuntimeError::Transient {
                 act: "start",

@@ -95,7 +95,35 @@ fn an_environment_cannot_add_lines() {
     let text = environment_file(&machine()).bytes;
     assert_eq!(
         String::from_utf8(text.unwrap()).unwrap(),
-        "KEY=\"a \\\"b\\\"\"\n"
+        "KEY=\"a \"b\"\"\n"
+    );
+}
+
+#[test]
+fn what_a_session_would_cut_is_put_back() {
+    let machine = Machine {
+        environment: vec![
+            ("PLAIN".to_owned(), "x".to_owned()),
+            ("CUT".to_owned(), "it's #1".to_owned()),
+            ("not a name".to_owned(), "a#b".to_owned()),
+        ],
+        ..machine()
+    };
+    let script = String::from_utf8(environment_script(&machine).bytes.unwrap()).unwrap();
+    let said = |before: &str| {
+        let shell = format!("{before}\n{script}\nprintf %s \"${{CUT-}}\"");
+        let ran = std::process::Command::new("sh")
+            .args(["-c", &shell])
+            .output();
+        String::from_utf8(ran.unwrap().stdout).unwrap()
+    };
+    assert_eq!(said("CUT=\"it's \""), "it's #1");
+    assert_eq!(said("CUT=\"it's\""), "it's #1");
+    assert_eq!(said("CUT='\"it'\\''s '"), "it's #1");
+    assert_eq!(said("CUT=mine"), "mine", "a session's own stays");
+    assert!(
+        !script.contains("PLAIN") && !script.contains("not a name"),
+        "{script}"
     );
 }
 
