@@ -93,7 +93,7 @@ fuzz:
 pages:
 	$(call step,the pages in Chromium)
 	@cd $(UI) && npm run --silent check && npm run --silent test && npm run --silent e2e
-	@cargo nextest run -p proxy --locked --run-ignored only -E 'test(with_a_browser)'
+	@cargo nextest run --workspace --locked --run-ignored only -E 'test(with_a_browser)'
 
 # Stories on real containers, on a node of their own.
 e2e:

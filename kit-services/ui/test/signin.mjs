@@ -17,13 +17,11 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { shots: { type: 'string' }, chromium: { type: 'string', default: '/usr/bin/chromium' } },
 })
-const url = new URL(positionals[0])
+const url = new URL(positionals[0] ?? '')
 if (values.shots) mkdirSync(values.shots, { recursive: true })
 
-const SIZES = [
-  { width: 390, height: 844 },
-  { width: 1440, height: 900 },
-]
+const PHONE = { width: 390, height: 844 }
+const DESK = { width: 1440, height: 900 }
 
 /** @param {string} what @param {unknown} holds */
 function check(what, holds) {
@@ -73,7 +71,7 @@ function works(used) {
 }
 
 /** A page of another site that shows the gated one. */
-const other = createServer((request, reply) => {
+const other = createServer((_request, reply) => {
   reply.setHeader('content-type', 'text/html')
   reply.end(`<!doctype html><title>elsewhere</title><style>iframe{width:100%;height:90vh;border:0}</style><iframe src="${url.href}"></iframe>`)
 })
@@ -82,7 +80,7 @@ const elsewhere = `http://127.0.0.1:${/** @type {import('node:net').AddressInfo}
 
 const browser = await chromium.launch({ executablePath: values.chromium, args: ['--no-sandbox'] })
 try {
-  for (const viewport of SIZES) {
+  for (const viewport of [PHONE, DESK]) {
     for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
       const name = `${viewport.width}x${viewport.height}-${colorScheme}`
       console.log(`top-level, ${name}`)
@@ -113,7 +111,7 @@ try {
       check('the policy stopped nothing', faults.length === 0 || !faults.some((it) => /Content Security/.test(it)))
       check('nothing was loaded from elsewhere', foreign.length === 0)
       const [cookie] = await context.cookies()
-      check('the cookie is of this host, secure and out of reach', cookie.name.startsWith('__Host-') && cookie.secure && cookie.httpOnly && cookie.sameSite === 'None')
+      check('the cookie is of this host, secure and out of reach', cookie?.name.startsWith('__Host-') && cookie.secure && cookie.httpOnly && cookie.sameSite === 'None')
       await page.goto(`${url.href}.hoody/sign-out`)
       await page.getByRole('button', { name: 'Sign in' }).waitFor()
       check('after signing out it asks again', (await context.cookies()).length === 0)
@@ -122,10 +120,11 @@ try {
   }
 
   console.log('in a frame on another site')
-  const context = await browser.newContext({ viewport: SIZES[1], ignoreHTTPSErrors: true })
+  const context = await browser.newContext({ viewport: DESK, ignoreHTTPSErrors: true })
   const page = await context.newPage()
   await page.goto(elsewhere)
   const frame = page.frames()[1]
+  if (!frame) throw new Error('the other site shows no frame')
   await frame.getByLabel('Access token').fill('t0ken')
   await shot(page, 'frame')
   await Promise.all([frame.waitForNavigation(), frame.getByRole('button', { name: 'Use the token' }).click()])
