@@ -81,6 +81,10 @@ impl Settings {
     }
 }
 
+/// How often, and how many times, to look whether a machine has stopped.
+const STOP_LOOK: Duration = Duration::from_millis(5);
+const STOP_LOOKS: u32 = 400;
+
 /// Runs machines as processes.
 pub struct Local {
     settings: Settings,
@@ -697,6 +701,13 @@ impl Runtime for Local {
         // Twice: what forked in the first round is met in the second.
         self.signal(id, Signal::STOP);
         self.signal(id, Signal::STOP);
+        // A process stops a moment after it was told to.
+        for _ in 0..STOP_LOOKS {
+            if self.look(id).is_none_or(|seen| seen.power != Power::On) {
+                break;
+            }
+            tokio::time::sleep(STOP_LOOK).await;
+        }
         Ok(())
     }
 
