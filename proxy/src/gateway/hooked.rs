@@ -20,12 +20,12 @@ impl Gateway {
         session: &mut Session,
         visit: &mut Visit,
     ) -> pingora::Result<bool> {
-        let Some(Destination::Kit { place, door, .. }) = visit.destination.clone() else {
-            return Ok(false);
+        let (place, door) = match &visit.destination {
+            Some(Destination::Kit { place, door, .. }) if place.hooks.is_some() => {
+                (place.clone(), *door)
+            }
+            _ => return Ok(false),
         };
-        if place.hooks.is_none() {
-            return Ok(false);
-        }
         let identity = visit.pass.as_ref().and_then(|pass| pass.identity.clone());
         let group = identity.as_ref().map(|identity| identity.group.as_str());
         let Some(hook) = find(session.req_header(), &place, door.service, group) else {
