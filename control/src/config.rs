@@ -60,10 +60,6 @@ pub struct Pace {
     pub light_steps: usize,
 }
 
-/// Processes and threads of one machine: far above what work needs, and a fork bomb ends here
-/// instead of at the host's own limit.
-const PROCESSES: u32 = 16_384;
-
 impl Config {
     pub fn new(
         state: impl Into<PathBuf>,
@@ -77,10 +73,7 @@ impl Config {
             https_port: 443,
             metrics: None,
             limits: Limits::default(),
-            machine_limits: crate::runtime::Limits {
-                processes: Some(PROCESSES),
-                ..crate::runtime::Limits::default()
-            },
+            machine_limits: crate::runtime::Limits::default(),
             pace: Pace::default(),
         }
     }
@@ -145,16 +138,5 @@ impl Default for Pace {
             heavy_steps: 4,
             light_steps: 16,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fork_bomb_has_an_end() {
-        let limits = Config::new("/s", "box1", "hoody.localhost").machine_limits;
-        assert!(limits.processes.is_some_and(|most| most < 100_000));
     }
 }

@@ -40,6 +40,9 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
+/// Raised when what a runtime writes for all machines alike changes: those that are there are told.
+const SETTINGS: u32 = 1;
+
 /// Why a control plane could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -82,6 +85,7 @@ impl Control {
         let store = Store::open(&config.database())?;
         let host = Host::observe(&config.state);
         let (boot, now) = (host.boot.clone(), clock().as_millisecond());
+        let bounds = config.machine_limits;
         let fresh = Identity {
             id: words::id(),
             since: now,
@@ -94,6 +98,13 @@ impl Control {
                     tracing::info!(
                         stay_off,
                         "the host was booted; what does not start with it stays off"
+                    );
+                }
+                if node::is_news(db, "machines", &format!("{SETTINGS} {bounds:?}"))? {
+                    let machines = containers::outdate(db)?;
+                    tracing::info!(
+                        machines,
+                        "each machine is told what it may take: {bounds:?}"
                     );
                 }
                 node::identity(db, fresh)

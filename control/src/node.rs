@@ -20,9 +20,7 @@ pub struct Host {
 impl Host {
     /// Look at the machine; what cannot be read is absent or zero.
     pub fn observe(state: &Path) -> Host {
-        const KIB: u64 = 1024;
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Host {
             cpu_model: field(&cpuinfo, "model name").map(str::to_owned),
@@ -30,9 +28,7 @@ impl Host {
                 .ok()
                 .and_then(|n| u32::try_from(n.get()).ok())
                 .unwrap_or(1),
-            memory: field(&meminfo, "MemTotal")
-                .and_then(|text| text.strip_suffix(" kB")?.trim().parse::<u64>().ok())
-                .map_or(0, |kib| kib * KIB),
+            memory: memory(),
             disk: rustix::fs::statvfs(state).map_or(0, |facts| facts.f_blocks * facts.f_frsize),
             architecture: match std::env::consts::ARCH {
                 "x86_64" => "amd64",
@@ -42,6 +38,15 @@ impl Host {
             boot: boot.trim().to_owned(),
         }
     }
+}
+
+/// Bytes of memory of this machine; zero where that cannot be read.
+pub fn memory() -> u64 {
+    const KIB: u64 = 1024;
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    field(&meminfo, "MemTotal")
+        .and_then(|text| text.strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * KIB)
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {

@@ -82,7 +82,8 @@ pub struct Usage {
     pub cpu_time: Duration,
     pub memory: u64,
     pub memory_limit: Option<u64>,
-    pub disk: u64,
+    /// None where it is not counted.
+    pub disk: Option<u64>,
     pub disk_limit: Option<u64>,
     pub processes: u64,
     pub received: u64,
@@ -118,6 +119,11 @@ pub enum RuntimeError {
 /// between, it ends in the same state.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
+    /// Bytes that the disks of all machines share, where the runtime can bound each of them.
+    fn space(&self) -> Option<u64> {
+        None
+    }
+
     /// `incus`, `local` or `fake`.
     fn name(&self) -> &'static str;
 

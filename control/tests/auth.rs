@@ -390,6 +390,11 @@ async fn a_token_is_shown_once_and_kept_as_a_hash() {
         (json!({ "alias": "" }), "/alias"),
         (json!({ "ip_whitelist": "everywhere" }), "/ip_whitelist"),
         (
+            json!({ "ip_whitelist": ["192.0.2.1", "192.0.2.1/99"] }),
+            "/ip_whitelist",
+        ),
+        (json!({ "expires_at": true }), "/expires_at"),
+        (
             json!({ "expires_at": "2001-01-01T00:00:00Z" }),
             "/expires_at",
         ),
@@ -403,6 +408,36 @@ async fn a_token_is_shown_once_and_kept_as_a_hash() {
             field
         );
     }
+}
+
+#[tokio::test]
+async fn a_wrong_list_of_addresses_is_told_what_is_wrong_with_it() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    for (given, bad) in [
+        (json!("everywhere"), "`everywhere`"),
+        (json!("192.0.2.1, 192.0.2.0/99"), "`192.0.2.0/99`"),
+        (json!(["192.0.2.1", "1.2.3"]), "`1.2.3`"),
+        (json!(["192.0.2.1", 7]), "`7`"),
+        (json!([["192.0.2.1"]]), "`[\"192.0.2.1\"]`"),
+        (json!(7), "`7`"),
+        (json!({ "only": "::1" }), "`{\"only\":\"::1\"}`"),
+    ] {
+        let body = json!({ "ip_whitelist": given });
+        let said = me.post("/api/v1/auth/tokens", body).await.refused(400);
+        let words = format!(
+            "invalid parameter `ip_whitelist`: {bad} is no address, no network and not `*`; say `*`,"
+        );
+        assert!(said.starts_with(&words), "{said}");
+    }
+    let long = json!({ "ip_whitelist": "x".repeat(100_000) });
+    let said = me.post("/api/v1/auth/tokens", long).await.refused(400);
+    assert!(
+        said.len() < 300,
+        "it is not said back whole: {}",
+        said.len()
+    );
 }
 
 #[tokio::test]

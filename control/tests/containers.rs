@@ -92,6 +92,11 @@ async fn a_container_lives() {
         .await
         .ok();
     assert_eq!(stats["status"], "stopped");
+    assert_eq!(
+        stats["disk"],
+        json!({ "root": {} }),
+        "what is not known is not made up"
+    );
     me.manage(&web, "start").await.ok();
     me.until(&web, "running").await;
     me.manage(&web, "force-stop").await.ok();
@@ -708,4 +713,39 @@ async fn facts_of_the_node() {
         node.ask("GET", "/api/v1/nothing").send().await.status,
         StatusCode::NOT_FOUND
     );
+}
+
+#[tokio::test]
+async fn new_bounds_reach_machines_that_are_there() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    let web = me.container(&me.project("site").await, "web").await;
+    me.until(&web, "running").await;
+    drop(node);
+    let updates = || {
+        let asked = world.fake.asked();
+        asked.iter().filter(|(act, _)| *act == Act::Update).count()
+    };
+    let mut config = world.config();
+    config.machine_limits.memory = Some(123 << 20);
+    let node = world.start_with(config.clone()).await;
+    let me = node.admin().await;
+    for _ in 0..1000 {
+        if updates() > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    me.until(&web, "running").await;
+    let machine = world.fake.machine(web.parse().unwrap()).unwrap();
+    assert_eq!(machine.limits, config.machine_limits);
+    drop(node);
+    // the same bounds once more are no news
+    let before = updates();
+    let node = world.start_with(config).await;
+    let me = node.admin().await;
+    let other = me.container(&me.project("other").await, "other").await;
+    me.until(&other, "running").await;
+    assert_eq!(updates(), before);
 }

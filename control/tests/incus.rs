@@ -284,6 +284,31 @@ async fn machines_made_at_once_share_nothing() {
     }
 }
 
+/// Makes subvolumes, one with bits set that the kernel does not look at, and says what is there.
+const SUBVOLUMES: &str = r#"python3 - <<'PYTHON'
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+call = 16 if os.uname().machine == "x86_64" else 29
+at = os.open("/home/user", os.O_RDONLY)
+for number, place in [(0x5000940e, 8), (0x50009418, 56), (0x15000940e, 8)]:
+    asked = ctypes.create_string_buffer(4096)
+    name = b"sub%x" % number
+    asked[place:place + len(name)] = name
+    libc.syscall(call, at, ctypes.c_ulong(number), asked)
+print(*os.listdir("/home/user"))
+PYTHON"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_makes_no_disk_beside_its_own() {
+    let rig = Rig::start().await;
+    let machine = machine();
+    rig.turn_on(&machine).await;
+    let made = rig.sh(machine.id, SUBVOLUMES).await;
+    assert!(!made.contains("sub"), "{made}");
+    rig.engine.delete(machine.id).await.unwrap();
+    rig.is_gone(machine.id).await;
+}
+
 /// Forks until it is stopped, up to far above the limit, and cleans up.
 const FORKS: &str = r"python3 - <<'PYTHON'
 import os, signal, time
@@ -325,6 +350,11 @@ async fn an_update_leaves_what_users_wrote() {
     );
     machine.environment = vec![("GREETING".to_owned(), "bye".to_owned())];
     rig.engine.update(&machine).await.unwrap();
+    let keys = rig.sh(id, "cat /root/.ssh/authorized_keys").await;
+    assert!(
+        keys.ends_with("mine"),
+        "a variable is no reason to touch keys: {keys}"
+    );
     assert_eq!(
         rig.sh(id, ". /etc/environment; echo $GREETING").await,
         "bye"

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Arg, ArgMatches, Command, ValueHint};
+use control::runtime::Limits;
 use routes::Zone;
 
 /// The file of settings in a state directory.
@@ -87,7 +88,12 @@ const SETTINGS: &[Setting] = &[
     Setting {
         key: "machine.disk",
         value: "SIZE",
-        help: "Disk that one container may take [default: 20GiB]",
+        help: "Disk that one container may take [default: 20GiB, at most half of the storage pool]",
+    },
+    Setting {
+        key: "machine.processes",
+        value: "NUMBER",
+        help: "Processes and threads that one container may have [default: 16384]",
     },
     Setting {
         key: "images",
@@ -169,8 +175,9 @@ pub struct Config {
     /// Of the storage pool, where it was said.
     pub pool_size: Option<u64>,
     /// What one container may take, in bytes.
-    pub machine_memory: Option<u64>,
-    pub machine_disk: u64,
+    machine_memory: Option<u64>,
+    machine_disk: Option<u64>,
+    machine_processes: u32,
     pub images: PathBuf,
     pub kitd: PathBuf,
     pub setup: PathBuf,
@@ -323,7 +330,8 @@ impl Config {
             engine_socket: path("engine.socket", "/var/lib/incus/unix.socket".into()),
             pool_size: size(values.get("engine.pool"))?,
             machine_memory: size(values.get("machine.memory"))?,
-            machine_disk: size(values.get("machine.disk"))?.unwrap_or(MACHINE_DISK),
+            machine_disk: size(values.get("machine.disk"))?,
+            machine_processes: processes(values.get("machine.processes"))?,
             images: path("images", state.join("images")),
             kitd: path("kitd", sources.beside.join("kitd")),
             setup: path("setup", sources.beside.join("setup")),
@@ -336,6 +344,19 @@ impl Config {
             state,
             chosen,
         })
+    }
+
+    /// What each container may take, where `space` is what the disks of all share.
+    pub fn machine_limits(&self, space: Option<u64>) -> Limits {
+        let memory = self.machine_memory.unwrap_or(control::node::memory() / 2);
+        // one that is full leaves its neighbours room
+        let usual = space.map_or(MACHINE_DISK, |space| MACHINE_DISK.min(space / 2));
+        Limits {
+            cpus: None,
+            memory: Some(memory.max(LEAST_BYTES)),
+            disk: Some(self.machine_disk.unwrap_or(usual)),
+            processes: Some(self.machine_processes),
+        }
     }
 
     /// Where the proxy listens. `gateway` is where containers reach this machine.
@@ -571,8 +592,23 @@ fn put(document: &mut toml_edit::DocumentMut, key: &str, text: &str) {
 
 /// Disk that one container may take where nothing was said: it fills up alone.
 const MACHINE_DISK: u64 = 20 << 30;
+/// Processes and threads of one container: far above what work needs, and a fork bomb ends here
+/// instead of at the host's own limit.
+const MACHINE_PROCESSES: u32 = 16_384;
+/// A machine and its kit have some 40.
+const LEAST_PROCESSES: u32 = 256;
 /// The least that a machine boots with.
 const LEAST_BYTES: u64 = 128 << 20;
+
+fn processes(value: Option<&Value>) -> anyhow::Result<u32> {
+    let Some(Value { text, source }) = value else {
+        return Ok(MACHINE_PROCESSES);
+    };
+    match text.parse() {
+        Ok(number) if number >= LEAST_PROCESSES => Ok(number),
+        _ => bail!("{source}: `{text}` is not a number of processes from {LEAST_PROCESSES} on"),
+    }
+}
 
 /// A number of bytes, as `8GiB`, `512MiB` or `8G`; powers of 1024.
 fn size(value: Option<&Value>) -> anyhow::Result<Option<u64>> {
@@ -718,6 +754,32 @@ mod tests {
             ("99999999999999TiB", None),
         ] {
             assert_eq!(read(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_container_takes_everything_unless_it_is_let() {
+        const POOL: u64 = 64 << 30;
+        let limits = |flags: &[(&str, &str)], space| {
+            let limits = load(flags, &[], "", true).unwrap().machine_limits(space);
+            (limits.memory.unwrap(), limits.disk, limits.processes)
+        };
+        let half = (control::node::memory() / 2).max(LEAST_BYTES);
+        let usual = (half, Some(20 << 30), Some(16_384));
+        assert_eq!(limits(&[], Some(POOL)), usual);
+        assert_eq!(limits(&[], None), usual);
+        assert_eq!(limits(&[], Some(POOL / 8)).1, Some(4 << 30));
+        let chosen = [
+            ("machine.memory", "512MiB"),
+            ("machine.disk", "30GiB"),
+            ("machine.processes", "1000"),
+        ];
+        let as_chosen = (512 << 20, Some(30 << 30), Some(1000));
+        assert_eq!(limits(&chosen, Some(POOL / 8)), as_chosen);
+        for wrong in ["many", "0", "255", "-1", "99999999999"] {
+            let error = load(&[("machine.processes", wrong)], &[], "", true);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(wrong), "{error}");
         }
     }
 

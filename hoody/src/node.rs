@@ -189,21 +189,10 @@ pub fn run_control(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             control::Config::new(state.root(), config.node.clone(), config.domain.clone());
         settings.https_port = config.https;
         settings.metrics = config.control_metrics;
-        settings.machine_limits.memory = config.machine_memory.or_else(half_of_memory);
-        settings.machine_limits.disk = Some(config.machine_disk);
+        settings.machine_limits = config.machine_limits(machines.space());
         Box::pin(control::serve(settings, machines, told_to_end()?)).await?;
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// Half of what this host has: one machine cannot take it all.
-fn half_of_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some((kibibytes << 10) / 2)
 }
 
 /// What runs the containers of this node.

@@ -73,11 +73,14 @@ struct Disk {
     root: Root,
 }
 
-/// Bytes.
+/// Bytes; absent where they are not known, as while the container is off.
 #[derive(Serialize, JsonSchema)]
 struct Root {
-    total: u64,
-    usage: u64,
+    /// What it may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<u64>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -182,7 +185,7 @@ async fn measure(control: &Control, owned: &Owned) -> Result<(ContainerStats, Du
         },
         disk: Disk {
             root: Root {
-                total: usage.disk_limit.unwrap_or(host.disk),
+                total: usage.disk_limit,
                 usage: usage.disk,
             },
         },
@@ -196,7 +199,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.3}s", time.as_secs_f64())
 }
 
-/// What a container uses: processor, memory, disk, network. All zero while it is off.
+/// What a container uses: processor, memory, disk, network. While it is off, all zero or absent.
 #[derive(Deserialize, JsonSchema)]
 pub struct OfContainer {
     id: IdText,

@@ -29,6 +29,8 @@ pub const CURRENT: &str = "getCurrentAuthToken";
 const PUBLIC_STORAGE: usize = 64 << 10;
 /// Addresses and networks in a token's list.
 const RULES: usize = 100;
+/// Characters of a wrong rule that are said back.
+const SHOWN: usize = 60;
 /// Realms of a token.
 const REALMS: usize = 100;
 /// Tokens made by tokens made by tokens.
@@ -136,14 +138,21 @@ pub enum Expiry {
     Text(String),
     /// Unix time in seconds or milliseconds.
     Number(f64),
+    /// Neither; refused with a reason of its own.
+    #[schemars(skip)]
+    Other(Value),
 }
 
 /// Addresses as a list, or in one text with commas between.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Addresses {
-    List(Vec<AddressRule>),
+    #[schemars(with = "Vec<AddressRule>")]
+    List(Vec<Value>),
     Text(String),
+    /// Neither; refused with a reason of its own.
+    #[schemars(skip)]
+    Other(Value),
 }
 
 fn invalid(field: &str, message: impl Into<String>) -> Fault {
@@ -168,7 +177,7 @@ impl Expiry {
                 .as_millisecond(),
             Expiry::Number(n) if *n >= 0.0 && *n < SECONDS_MOST => (*n * SECOND as f64) as Millis,
             Expiry::Number(n) if *n >= 0.0 && *n <= MOST => *n as Millis,
-            Expiry::Number(_) => return Err(wrong()),
+            Expiry::Number(_) | Expiry::Other(_) => return Err(wrong()),
         };
         if at <= now {
             Err(invalid("expires_at", "is in the past"))
@@ -195,8 +204,23 @@ fn end_of_day(now: Millis, days: i64) -> Option<Millis> {
 
 impl Addresses {
     fn rules(self) -> Result<Vec<String>, Fault> {
+        const NEXT: &str = "say `*`, addresses, or networks such as 192.0.2.0/24, as a list or with commas between";
+        let wrong = |bad: &dyn std::fmt::Display| {
+            let bad: String = bad.to_string().chars().take(SHOWN).collect();
+            invalid(
+                "ip_whitelist",
+                format!("`{bad}` is no address, no network and not `*`; {NEXT}"),
+            )
+        };
         let rules: Vec<String> = match self {
-            Addresses::List(list) => list.into_iter().map(AddressRule::into_string).collect(),
+            Addresses::List(list) => list
+                .into_iter()
+                .map(|rule| match rule {
+                    Value::String(rule) => Ok(rule),
+                    other => Err(wrong(&other)),
+                })
+                .collect::<Result<_, _>>()?,
+            Addresses::Other(other) => return Err(wrong(&other)),
             Addresses::Text(text) => text
                 .split(',')
                 .map(str::trim)
@@ -211,10 +235,7 @@ impl Addresses {
             ));
         }
         if let Some(bad) = rules.iter().find(|rule| !token::is_rule(rule)) {
-            return Err(invalid(
-                "ip_whitelist",
-                format!("`{bad}` is no address, no network and not `*`"),
-            ));
+            return Err(wrong(bad));
         }
         Ok(if rules.is_empty() {
             vec!["*".to_owned()]

@@ -46,8 +46,10 @@ const IMAGE: &str = "debian-13";
 /// Set on an instance when everything about it was made.
 const MADE: &str = "user.hoody.made";
 const PROJECT: &str = "user.hoody.project";
-/// A digest of the files that the node wrote into the machine.
-const FILES: &str = "user.hoody.files";
+/// Digests of the files that the node wrote into the machine: its variables, and the keys that may
+/// log in. Each is written anew only where it changed, so that what users made of the others stays.
+const VARIABLES: &str = "user.hoody.files";
+const KEYS: &str = "user.hoody.keys";
 /// What a machine may put into the directory it shares with the host.
 const SHARED_BYTES: &str = "1m";
 const SHARED_INODES: &str = "64";
@@ -96,6 +98,8 @@ pub struct Incus {
     settings: Settings,
     rest: Rest,
     network: Network,
+    /// Bytes of the pool that the disks of all machines are in.
+    space: Option<u64>,
     /// Held from choosing an address until an instance has it. It also keeps the engine from
     /// making two instances at once, which it has been seen to give the same range of user ids.
     making: Mutex<()>,
@@ -150,11 +154,14 @@ impl Incus {
             .as_str()
             .and_then(Network::parse)
             .ok_or(ConnectError::NoNetwork { bridge })?;
+        let pool = format!("storage-pools/{}/resources", settings.name);
+        let pool = everywhere.get(&pool).await.map_err(ConnectError::Engine)?;
         let changes = broadcast::Sender::new(CHANGES);
         let incus = Arc::new(Incus {
             settings,
             rest,
             network,
+            space: pool["space"]["total"].as_u64(),
             making: Mutex::default(),
             changes,
         });
@@ -252,8 +259,12 @@ impl Incus {
             }
             Err(error) => return Err(failed(act, error)),
         }
-        self.put_files(act, &name, machine).await?;
-        let made = json!({ "config": { MADE: "true", FILES: digest(machine) } });
+        let (variables, keys) = (variable_files(machine), key_files(machine));
+        let made = json!({ "config": {
+            MADE: "true", VARIABLES: digest(&variables), KEYS: digest(&keys),
+        } });
+        self.put_files(act, &name, variables).await?;
+        self.put_files(act, &name, keys).await?;
         self.patch(act, machine.id, made).await
     }
 
@@ -285,9 +296,9 @@ impl Incus {
         &self,
         act: &'static str,
         name: &str,
-        machine: &Machine,
+        files: Vec<File>,
     ) -> Result<(), RuntimeError> {
-        for file in files(machine) {
+        for file in files {
             self.rest
                 .put_file(name, file)
                 .await
@@ -352,6 +363,15 @@ fn configuration(machine: &Machine, network: Network, address: Ipv4Addr) -> Map<
     config
 }
 
+/// System calls that a machine does without. The bound on its disk is one on its btrfs subvolume, and
+/// a subvolume made within would have none: so none is made (ioctl_btrfs(2): `SNAP_CREATE`,
+/// `SUBVOL_CREATE`, and the second version of both). The kernel looks at 32 bits of the number.
+fn denied() -> String {
+    ["0x50009401", "0x5000940e", "0x50009417", "0x50009418"]
+        .map(|number| format!("ioctl errno 1 [1,{number},SCMP_CMP_MASKED_EQ,0xffffffff]"))
+        .join("\n")
+}
+
 /// What may change on an existing machine.
 fn settings_of(machine: &Machine) -> Map<String, Value> {
     let limits = machine.limits;
@@ -370,6 +390,7 @@ fn settings_of(machine: &Machine) -> Map<String, Value> {
         "limits.processes",
         limits.processes.map(|count| count.to_string()),
     );
+    set("security.syscalls.deny", Some(denied()));
     config
 }
 
@@ -404,10 +425,15 @@ fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ip
     devices
 }
 
-/// Files of a new machine: keys that may log in, and the environment of its programs.
-fn files(machine: &Machine) -> Vec<File> {
+/// The environment of a machine's programs.
+fn variable_files(machine: &Machine) -> Vec<File> {
+    vec![environment_file(machine), environment_script(machine)]
+}
+
+/// The key that may log in.
+fn key_files(machine: &Machine) -> Vec<File> {
     const USER: u32 = 1000;
-    let mut files = vec![environment_file(machine), environment_script(machine)];
+    let mut files = Vec::new();
     if let Some(key) = machine
         .ssh_public_key
         .as_deref()
@@ -436,15 +462,15 @@ fn files(machine: &Machine) -> Vec<File> {
     files
 }
 
-/// Tells whether [`files`] would write what was written before.
-fn digest(machine: &Machine) -> String {
+/// Tells whether these are the files that were written before.
+fn digest(files: &[File]) -> String {
     let mut digest = Sha256::new();
-    for file in files(machine) {
+    for file in files {
         let File {
             path, mode, owner, ..
         } = file;
         digest.update(format!("{path}\0{mode}\0{owner}\0"));
-        digest.update(file.bytes.unwrap_or_default());
+        digest.update(file.bytes.as_deref().unwrap_or_default());
     }
     hex::encode(digest.finalize())
 }
@@ -691,6 +717,10 @@ fn changed(event: &str) -> Option<Id> {
 
 #[async_trait]
 impl Runtime for Incus {
+    fn space(&self) -> Option<u64> {
+        self.space
+    }
+
     fn name(&self) -> &'static str {
         "incus"
     }
@@ -864,14 +894,19 @@ impl Runtime for Incus {
         let root = root_disk(machine, &self.settings);
         let body = json!({ "config": config, "devices": { "root": root } });
         self.patch(act, machine.id, body).await?;
-        // what users of the machine made of these files since then stays, unless the node's part changed
-        let digest = digest(machine);
-        if instance.text(FILES) == Some(digest.as_str()) {
-            return Ok(());
+        for (key, files) in [
+            (VARIABLES, variable_files(machine)),
+            (KEYS, key_files(machine)),
+        ] {
+            let digest = digest(&files);
+            if instance.text(key) == Some(digest.as_str()) {
+                continue;
+            }
+            self.put_files(act, &name, files).await?;
+            let written = json!({ "config": { key: digest } });
+            self.patch(act, machine.id, written).await?;
         }
-        self.put_files(act, &name, machine).await?;
-        let written = json!({ "config": { FILES: digest } });
-        self.patch(act, machine.id, written).await
+        Ok(())
     }
 
     async fn exec(&self, id: Id, argv: &[&str]) -> Result<Ran, RuntimeError> {
@@ -942,7 +977,8 @@ impl Runtime for Incus {
             cpu_time: Duration::from_nanos(number("/cpu/usage").unwrap_or_default()),
             memory: number("/memory/usage").unwrap_or_default(),
             memory_limit: number("/memory/total").filter(|total| *total > 0),
-            disk: number("/disk/root/usage").unwrap_or_default(),
+            // without a bound the engine counts nothing, and says zero or less
+            disk: number("/disk/root/usage").filter(|used| *used > 0),
             disk_limit: number("/disk/root/total").filter(|total| *total > 0),
             processes: number("/processes").unwrap_or_default(),
             received: number("/network/eth0/counters/bytes_received").unwrap_or_default(),

@@ -788,9 +788,7 @@ impl Runtime for Local {
         let ticks: u64 = processes.iter().map(|line| line.ticks).sum();
         let pages: u64 = processes.iter().map(|line| line.pages).sum();
         let home = directory.join("home");
-        let disk = tokio::task::spawn_blocking(move || size(&home))
-            .await
-            .unwrap_or_default();
+        let disk = tokio::task::spawn_blocking(move || size(&home)).await.ok();
         let page = u64::try_from(rustix::param::page_size()).unwrap_or_default();
         Ok(Usage {
             cpu_time: TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)),

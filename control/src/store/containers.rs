@@ -423,6 +423,14 @@ pub fn ask(
     }
 }
 
+/// What all machines are made of changed: each is told.
+pub fn outdate(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.execute(
+        "UPDATE containers SET version = version + 1 WHERE made AND wants <> 'gone'",
+        [],
+    )
+}
+
 /// Note that the machine was made, with the settings of `version`.
 pub fn made(connection: &Connection, id: Id, version: i64) -> rusqlite::Result<()> {
     connection.execute(

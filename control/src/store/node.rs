@@ -1,4 +1,4 @@
-//! Facts of the node itself: its id, when it began, which boot it last saw.
+//! Facts of the node itself: its id, when it began, which boot it last saw, what its machines were told.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -29,6 +29,13 @@ pub fn boot(connection: &Connection, now: &str) -> rusqlite::Result<Option<Strin
     let before = get(connection, "boot")?;
     set(connection, "boot", now)?;
     Ok(before)
+}
+
+/// Note a fact. Returns whether it is another than before.
+pub fn is_news(connection: &Connection, key: &str, now: &str) -> rusqlite::Result<bool> {
+    let before = get(connection, key)?;
+    set(connection, key, now)?;
+    Ok(before.as_deref() != Some(now))
 }
 
 fn first(connection: &Connection, key: &str, fresh: &str) -> rusqlite::Result<String> {

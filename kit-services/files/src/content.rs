@@ -23,9 +23,10 @@ use sha2::{Digest, Sha256};
 use crate::Files;
 use crate::conditions::{Span, Validator, Verdict, span, weigh};
 use crate::entry::size;
-use crate::fault::failed;
+use crate::fault::{failed, unreadable};
 use crate::jail::Links;
 use crate::path::{FilePath, encode};
+use crate::walk::is_kernel;
 use crate::work::Wanted;
 
 /// Up to this size a file is read when it is opened: one turn instead of two, and the true size of
@@ -87,10 +88,16 @@ impl Content {
             SNIFF
         });
         let look = if small { SMALL + 1 } else { SNIFF };
-        Read::by_ref(&mut file)
+        let read = Read::by_ref(&mut file)
             .take(look as u64)
-            .read_to_end(&mut head)
-            .map_err(failed("read", path))?;
+            .read_to_end(&mut head);
+        read.map_err(|error| {
+            if is_kernel(&file) {
+                unreadable(path, error)
+            } else {
+                failed("read", path)(error)
+            }
+        })?;
         let whole = small && head.len() <= SMALL;
         let len = match (small, whole) {
             (true, true) => Some(head.len() as u64),

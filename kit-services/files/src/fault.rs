@@ -11,6 +11,18 @@ pub fn failed<E: Into<Cause>>(act: &str, path: &FilePath) -> impl Fn(E) -> Fault
     move |error| refusal(act, &path.to_string(), error.into())
 }
 
+/// How to say that a file which the kernel makes up cannot be read: `/proc/self/mem` has nothing at
+/// its beginning, and says so as a broken disk would.
+pub fn unreadable(path: &FilePath, error: std::io::Error) -> Fault {
+    match Errno::from_io_error(&error) {
+        Some(Errno::IO | Errno::SRCH | Errno::FAULT) => Fault::forbidden(format!(
+            "could not read {path}: the kernel makes it up, and does not give it out as a file"
+        ))
+        .code("SPECIAL_FILE"),
+        _ => failed("read", path)(error),
+    }
+}
+
 /// Why something failed.
 #[derive(Debug)]
 pub struct Cause(std::io::Error);

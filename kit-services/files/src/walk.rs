@@ -235,6 +235,7 @@ fn read_ignore(dir: &OwnedFd) -> Option<Gitignore> {
     builder.build().ok()
 }
 
-fn is_kernel(dir: impl AsFd) -> bool {
+/// Whether this is in a file system in which the kernel shows itself.
+pub fn is_kernel(dir: impl AsFd) -> bool {
     fstatfs(dir).is_ok_and(|kind| KERNEL.contains(&(kind.f_type as u64)))
 }

@@ -22,6 +22,14 @@ async fn what_the_kernel_makes_up_is_read_to_its_end() {
     send(&router, "GET", "/proc/self/exe", &[], "")
         .await
         .is(403);
+    for memory in ["/proc/self/mem", "/api/v1/files/proc/self/mem"] {
+        let refused = send(&router, "GET", memory, &[], "").await.is(403);
+        assert!(
+            refused.text().contains("the kernel makes it up"),
+            "{}",
+            refused.text()
+        );
+    }
     send(&router, "GET", "/dev/zero", &[], "").await.is(403);
     send(&router, "GET", "/api/v1/files/stat/dev/null", &[], "")
         .await
