@@ -3,6 +3,7 @@
 #   make up       install what is missing, build, start this machine's node, print its addresses
 #   make down     stop the node; containers and data stay
 #   make purge    remove the node with all its containers, and nothing else
+#   make install  put the command `hoody` into PREFIX/bin (/usr/local)
 #   make build    the release binaries, with the web pages in them
 #   make ui       the web pages alone
 #   make test     everything, real containers included
@@ -29,7 +30,7 @@ UP_FLAGS := $(STATE_FLAG) --kitd '$(TARGET)/release/kitd' --setup '$(CURDIR)/hoo
 
 step = @printf '\n== %s\n' '$(1)'
 
-.PHONY: up down purge build ui check fuzz pages e2e test
+.PHONY: up down purge install build ui check fuzz pages e2e test
 
 # Exit code 3 of packages.sh: system containers cannot be had here, whatever is tried.
 up:
@@ -53,6 +54,9 @@ down:
 
 purge:
 	@'$(HOODY)' purge --yes $(STATE_FLAG)
+
+install:
+	@install -D -m 755 '$(HOODY)' '$(or $(PREFIX),/usr/local)/bin/hoody'
 
 build: ui
 	$(call step,the release binaries; some minutes the first time)

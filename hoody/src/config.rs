@@ -429,9 +429,11 @@ impl Config {
         } = self;
         let (runtime, engine, kitd) = (self.runtime.name(), &self.engine_name, &self.kitd);
         let (proxy_metrics, control_metrics) = (self.proxy_metrics, self.control_metrics);
+        let (memory, disk) = (self.machine_memory, self.machine_disk);
+        let processes = self.machine_processes;
         format!(
             "{state:?} {domain} {node} {http} {https} {bind:?} {senders:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
-             {proxy_metrics:?} {control_metrics:?}"
+             {proxy_metrics:?} {control_metrics:?} {memory:?} {disk:?} {processes}"
         )
     }
 }
@@ -474,6 +476,51 @@ pub fn profiles() -> Option<PathBuf> {
             .map(PathBuf::from)
     };
     named("HOODY_CONFIG").or_else(|| Some(named("HOME")?.join(".config/hoody")))
+}
+
+/// Whose browsers are meant.
+pub struct Person {
+    pub home: PathBuf,
+    /// User and group to act as, where root acts for the one who called sudo(8).
+    pub instead: Option<(u32, u32)>,
+}
+
+/// The person who called this program, also through sudo.
+pub fn person() -> Option<Person> {
+    let number = |name: &str| env::var(name).ok()?.parse::<u32>().ok();
+    let is_root = rustix::process::geteuid().is_root();
+    let instead = number("SUDO_UID").zip(number("SUDO_GID"));
+    if let (true, Some((user, group))) = (is_root, instead)
+        && let Ok(Some(account)) = nix::unistd::User::from_uid(user.into())
+    {
+        return Some(Person {
+            home: account.dir,
+            instead: Some((user, group)),
+        });
+    }
+    let home = env::var_os("HOME").filter(|home| !home.is_empty())?;
+    Some(Person {
+        home: home.into(),
+        instead: None,
+    })
+}
+
+/// Where programs are looked for.
+pub fn path() -> impl Iterator<Item = PathBuf> {
+    // where root's are, which sudo and service managers may leave out
+    let usual = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+    let named: Vec<_> = env::var_os("PATH")
+        .iter()
+        .flat_map(env::split_paths)
+        .collect();
+    named.into_iter().chain(usual)
+}
+
+/// The Java that was chosen.
+pub fn java_home() -> Option<PathBuf> {
+    env::var_os("JAVA_HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from)
 }
 
 fn state_directory(sources: &Sources<'_>) -> anyhow::Result<PathBuf> {

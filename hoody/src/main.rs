@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `config` (what a node is told, and by whom), `up` (from nothing to a
 //! computer behind a URL), `node` (the processes of a node), `supervise` (keeping them up),
-//! `down`, `status`, `purge` (and back to nothing), `client` (the verbs of the API and the kits).
+//! `down`, `status`, `trust` (the private authority, and who believes it), `purge` (and back to nothing), `client` (the verbs of the API and the kits).
 //!
 //! Beside them: `state` (the directory that all of it is in), `kit` (what containers get),
 //! `engine` and `unit` (the engine's scripts, the service manager), `visit` (asking the node over
@@ -25,6 +25,7 @@ mod purge;
 mod state;
 mod status;
 mod supervise;
+mod trust;
 mod unit;
 mod up;
 mod visit;
@@ -65,6 +66,11 @@ const ROLES: &[Role] = &[
         name: "purge",
         command: purge::command,
         run: purge::run,
+    },
+    Role {
+        name: "trust",
+        command: trust::command,
+        run: trust::run,
     },
     Role {
         name: "node",

@@ -14,7 +14,7 @@ use crate::config::{self, Config, Runtime};
 use crate::progress::{say, wait};
 use crate::state::State;
 use crate::unit::Unit;
-use crate::{down, engine, files, node};
+use crate::{down, engine, files, node, trust};
 
 pub fn command() -> Command {
     let yes = Arg::new("yes")
@@ -60,6 +60,7 @@ async fn purge(config: &Config, state: &State) -> anyhow::Result<()> {
     if let Some(unit) = Unit::of(config) {
         unit.remove()?;
     }
+    trust::forget(state);
     unmount_under(state.root())?;
     remove_profile(state)?;
     remove_directory(state)?;

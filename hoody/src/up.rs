@@ -121,6 +121,7 @@ async fn up(config: &Config, mut state: State) -> anyhow::Result<()> {
         token: &token,
         profile: &profile,
         ca: &ca,
+        program: &std::env::current_exe().context("could not find out where this program is")?,
     });
     Ok(())
 }
@@ -424,6 +425,7 @@ struct Summary<'a> {
     token: &'a str,
     profile: &'a Path,
     ca: &'a Path,
+    program: &'a Path,
 }
 
 fn print(summary: &Summary<'_>) {
@@ -434,6 +436,7 @@ fn print(summary: &Summary<'_>) {
         token,
         profile,
         ca,
+        program,
     } = summary;
     let ca = ca.display();
     // curl would ask a proxy of the machine's for names that only this machine knows.
@@ -450,7 +453,7 @@ fn print(summary: &Summary<'_>) {
          Token          {token}\n\
          \x20              (of {administrator}, kept in {profile})\n\
          CA             {ca}\n\
-         \x20 trust it     sudo cp {ca} /usr/local/share/ca-certificates/hoody.crt && sudo update-ca-certificates\n\
+         \x20 trust it     {program} trust\n\
          Try it         curl{direct} --cacert {ca} -H 'Authorization: Bearer {token}' {api}/api/v1/containers/",
         api = config.api_url(),
         name = container.name,
@@ -458,6 +461,7 @@ fn print(summary: &Summary<'_>) {
         terminal = container.url(config, "terminal"),
         files = container.url(config, "files"),
         profile = profile.display(),
+        program = program.display(),
     );
 }
 
