@@ -33,6 +33,8 @@ pub struct Config {
     pub control: PathBuf,
     /// The socket on which a successor asks for the listening sockets.
     pub handover: PathBuf,
+    /// The socket on which proxies that have handed over follow the newest one.
+    pub elders: PathBuf,
     pub access_log: AccessLog,
     /// The directory of the containers' own logs.
     pub container_logs: PathBuf,
@@ -57,6 +59,7 @@ impl Config {
             session_keys: state.join("proxy/session.key"),
             control: run.join("control.sock"),
             handover: run.join("handover.sock"),
+            elders: run.join("elders.sock"),
             access_log: AccessLog::File(state.join("logs/access.log")),
             container_logs: state.join("proxy/logs"),
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),

@@ -10,9 +10,9 @@ use std::sync::{Arc, PoisonError};
 
 use routes::Id;
 use routes::table::{Ack, Change, Table, Update};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::ledger::Ledger;
@@ -25,7 +25,7 @@ const READ_BYTES: usize = 64 << 10;
 
 /// Why a connection of the feed ended, other than by its end.
 #[derive(Debug, thiserror::Error)]
-enum FeedFault {
+pub enum FeedFault {
     #[error("could not read from control")]
     Read(#[source] io::Error),
     #[error("could not answer control")]
@@ -67,7 +67,8 @@ pub fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 
 /// Take connections of control, the newest in place of the one before.
 pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
-    let mut current: Option<AbortHandle> = None;
+    // Ends with this.
+    let mut current = JoinSet::new();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -82,11 +83,10 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
             continue;
         }
         // Between two awaits of it nothing is half done: it may be cut off anywhere.
-        if let Some(current) = current.take() {
-            current.abort();
-        }
+        current.abort_all();
+        while current.join_next().await.is_some() {}
         let shared = shared.clone();
-        let task = tokio::spawn(async move {
+        current.spawn(async move {
             let _connected = Connected::new(shared.clone());
             info!("control is connected");
             match follow(stream, &shared).await {
@@ -100,7 +100,6 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
                 }
             }
         });
-        current = Some(task.abort_handle());
     }
 }
 
@@ -120,7 +119,7 @@ impl Drop for Connected {
 }
 
 /// Only root and the proxy's own user may feed it.
-fn check(stream: &UnixStream) -> Result<(), FeedFault> {
+pub fn check(stream: &UnixStream) -> Result<(), FeedFault> {
     let uid = stream.peer_cred().map_err(FeedFault::Read)?.uid();
     let own = rustix::process::geteuid().as_raw();
     if uid == 0 || uid == own {
@@ -189,8 +188,8 @@ impl Changed {
 }
 
 /// Read one line, without its end; false where there are no more.
-async fn next_line(
-    from: &mut BufReader<tokio::net::unix::OwnedReadHalf>,
+pub async fn next_line(
+    from: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
     longest: usize,
 ) -> Result<bool, FeedFault> {
@@ -232,6 +231,7 @@ fn read_update(line: &[u8], first: bool, generation: u64) -> Result<Update, Feed
 fn publish(table: Table, changes: &[u8], shared: &Shared) -> Result<(), FeedFault> {
     let table = Arc::new(table);
     shared.table.store(table.clone());
+    shared.changed.send_replace(());
     observe(&table, shared);
     let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
     ledger

@@ -7,6 +7,8 @@
 //!    │ ── listening sockets, named ───► │   (SCM_RIGHTS)
 //!    │                                  │ serves from them
 //!    │ ◄──────────── "taken" ────────── │
+//!    │ writes no more logs              │
+//!    │ ── the end of the connection ──► │ writes the logs
 //!    │ accepts no more, and drains      │ listens on handover.sock
 //! ```
 //!
@@ -93,6 +95,11 @@ impl Inherited {
         Some(self.sockets.swap_remove(at).1)
     }
 
+    /// Where the predecessor says, by the end of the connection, that it writes no more logs.
+    pub fn predecessor(&self) -> Option<UnixStream> {
+        self.predecessor.as_ref()?.try_clone().ok()
+    }
+
     /// Tell the predecessor that its sockets are served.
     pub fn taken(self) {
         if let Some(mut predecessor) = self.predecessor
@@ -143,12 +150,26 @@ fn receive(path: &Path) -> io::Result<(Vec<(Name, TcpListener)>, UnixStream)> {
     Ok((named.collect::<io::Result<_>>()?, stream))
 }
 
-/// Offer these sockets until a successor has taken them over.
-pub async fn offer(listener: UnixListener, sockets: Vec<(Name, TcpListener)>) {
+/// Wait until the predecessor writes no more logs, or says nothing.
+pub fn until_resigned(mut predecessor: UnixStream) {
+    let ended = predecessor
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| predecessor.read(&mut [0]));
+    if let Err(error) = ended {
+        warn!(%error, "the other proxy does not say that it writes no more; writing beside it");
+    }
+}
+
+/// Offer these sockets until a successor has taken them over. It waits for the end of what is
+/// returned.
+pub async fn offer(
+    listener: UnixListener,
+    sockets: Vec<(Name, TcpListener)>,
+) -> tokio::net::UnixStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => match timeout(PATIENCE, hand_over(stream, &sockets)).await {
-                Ok(Ok(())) => return,
+                Ok(Ok(successor)) => return successor,
                 Ok(Err(error)) => warn!(%error, "the sockets were not taken over"),
                 Err(_) => warn!("the successor does not say whether it serves; serving on"),
             },
@@ -163,7 +184,7 @@ pub async fn offer(listener: UnixListener, sockets: Vec<(Name, TcpListener)>) {
 async fn hand_over(
     mut stream: tokio::net::UnixStream,
     sockets: &[(Name, TcpListener)],
-) -> io::Result<()> {
+) -> io::Result<tokio::net::UnixStream> {
     let peer = stream.peer_cred()?.uid();
     if peer != rustix::process::geteuid().as_raw() {
         return Err(io::Error::other(format!("user {peer} may not take them")));
@@ -192,7 +213,7 @@ async fn hand_over(
         }
     }
     match stream.read_u8().await? {
-        TAKEN => Ok(()),
+        TAKEN => Ok(stream),
         other => Err(io::Error::other(format!("the successor said {other}"))),
     }
 }

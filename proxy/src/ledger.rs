@@ -54,6 +54,16 @@ impl Ledger {
     /// Take up what was kept at `snapshot`, with lines of at most `longest` bytes. Where it cannot
     /// be read the table is empty, or as it was before what cannot be read: control sends it anew.
     pub fn open(snapshot: &Path, longest: usize) -> (Ledger, Table) {
+        Ledger::taken_up(snapshot, longest, false)
+    }
+
+    /// The same where another process may still write there: nothing is mended, and the first
+    /// change begins anew, in files that the other does not know.
+    pub fn open_beside(snapshot: &Path, longest: usize) -> (Ledger, Table) {
+        Ledger::taken_up(snapshot, longest, true)
+    }
+
+    fn taken_up(snapshot: &Path, longest: usize, beside: bool) -> (Ledger, Table) {
         let mut ledger = Ledger {
             snapshot: snapshot.to_owned(),
             number: last_number(snapshot),
@@ -62,7 +72,7 @@ impl Ledger {
             snapshot_bytes: 0,
             compaction: None,
         };
-        let table = match ledger.take_up(longest) {
+        let table = match ledger.take_up(longest, beside) {
             Ok(Some(table)) => {
                 info!(
                     generation = table.generation,
@@ -84,7 +94,7 @@ impl Ledger {
         (ledger, table)
     }
 
-    fn take_up(&mut self, longest: usize) -> io::Result<Option<Table>> {
+    fn take_up(&mut self, longest: usize, beside: bool) -> io::Result<Option<Table>> {
         let file = match File::open(&self.snapshot) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -103,7 +113,7 @@ impl Ledger {
             };
             let (good, whole) = replay(&file, &mut table, longest)?;
             self.bytes += good;
-            if !whole {
+            if !whole && !beside {
                 warn!(
                     "{} ends in the middle of a change; that was never answered",
                     path.display()
@@ -118,7 +128,9 @@ impl Ledger {
             number += 1;
         }
         // With a number beyond, there are logs that follow on nothing: leave them behind.
-        self.log = last.and_then(|(number, file)| (number == self.number).then_some(file));
+        if !beside {
+            self.log = last.and_then(|(number, file)| (number == self.number).then_some(file));
+        }
         Ok(Some(table))
     }
 
@@ -152,7 +164,8 @@ impl Ledger {
     /// A snapshot, and an empty log after it, in place of all that was.
     fn begin_anew(&mut self, table: &Table) -> io::Result<()> {
         self.end_compaction(true);
-        let number = self.number + 1;
+        // Another process may have begun one since.
+        let number = self.number.max(last_number(&self.snapshot)) + 1;
         let log = begin_log(&self.snapshot, number)?;
         self.number = number;
         self.snapshot_bytes = write_snapshot(&self.snapshot, number, table)?;
@@ -414,6 +427,41 @@ mod tests {
         kept.change(vec![Change::Replace(vec![place(3, State::Stopped)])]);
         assert_eq!(kept.reopen(), kept.table);
         assert_eq!(kept.logs().len(), 1);
+    }
+
+    /// A successor reads while the other may still write, and begins in files of its own.
+    #[test]
+    fn another_process_may_still_write() {
+        let mut kept = Kept::new();
+        kept.change(vec![Change::Replace(vec![place(1, State::Running)])]);
+        kept.change(vec![Change::Upsert(place(2, State::Running))]);
+        let (mut successor, table) = Ledger::open_beside(&kept.path(), LONGEST);
+        assert_eq!(table, kept.table);
+        kept.change(vec![Change::Upsert(place(3, State::Running))]);
+        let mut table = kept.table.clone();
+        let mut lines = Vec::new();
+        let update = Update {
+            generation: 90,
+            change: Change::Remove(place(1, State::Running).container),
+        };
+        Ledger::write_line(&mut lines, &serde_json::to_vec(&update).expect("JSON"));
+        table.apply(update);
+        successor.append(&lines, &table).expect("it is kept");
+        // What the other still had to say reaches nothing.
+        kept.change(vec![Change::Upsert(place(4, State::Running))]);
+        drop(successor);
+        assert_eq!(kept.reopen(), table);
+        // A line that is not whole yet is the other's: it is left alone.
+        let path = log_path(&kept.path(), kept.logs()[0]);
+        let mut log = File::options()
+            .append(true)
+            .open(&path)
+            .expect("it is there");
+        log.write_all(b"00000000 {\"gen").expect("written");
+        let length = log.metadata().expect("a file").len();
+        let (_, beside) = Ledger::open_beside(&kept.path(), LONGEST);
+        assert_eq!(beside, table);
+        assert_eq!(log.metadata().expect("a file").len(), length);
     }
 
     /// Whatever byte of the log is the last that reached the disk, the table is one that was, it

@@ -4,7 +4,8 @@
 //!
 //! - [`config`]: addresses, paths and limits.
 //! - `listen`: sockets, worker threads, one connection from accept to close, and draining.
-//! - `handover`: sockets that pass to a successor.
+//! - `handover`: sockets that pass to a successor · `elders`: what a proxy that has handed over
+//!   still hears from the newest one, and leaves to it.
 //! - `tls`: the handshake. Certificates come from outside as a resolver.
 //! - `sender`: whom a load balancer speaks for · `frames`: HTTP/2 by its first bytes, and floods.
 //! - `connection`: what is known about a connection, and the deadlines of its stream; `socket`:
@@ -34,6 +35,7 @@ mod attempts;
 pub mod config;
 mod connection;
 mod cookies;
+mod elders;
 mod evidence;
 mod feed;
 mod frames;
@@ -103,6 +105,8 @@ pub async fn run(
 struct Shared {
     config: Config,
     table: Arc<ArcSwap<Table>>,
+    /// Told after every change of the table.
+    changed: tokio::sync::watch::Sender<()>,
     /// The logs of containers, and the router that serves them.
     logs: proxy_logs::Logs,
     logs_router: axum::Router,

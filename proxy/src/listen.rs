@@ -18,13 +18,15 @@ use pingora::server::configuration::ServerConf;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::attempts::Attempts;
 use crate::config::{Config, Limits};
 use crate::connection::{Connection, Socket, Stream, buffered};
+use crate::elders::{self, Link};
 use crate::gateway::Gateway;
 use crate::handover::{self, Inherited, Name, Role};
 use crate::ledger::Ledger;
@@ -152,7 +154,12 @@ impl Proxy {
                 source,
             })?;
         }
-        let (ledger, table) = Ledger::open(&config.table, config.limits.feed_line_bytes);
+        let predecessor = inherited.predecessor();
+        let longest = config.limits.feed_line_bytes;
+        let (ledger, table) = match &predecessor {
+            None => Ledger::open(&config.table, longest),
+            Some(_) => Ledger::open_beside(&config.table, longest),
+        };
         let feed = feed::bind(&config.feed).map_err(|source| StartProxy::BindFeed {
             path: config.feed.clone(),
             source,
@@ -160,6 +167,10 @@ impl Proxy {
         let sessions = Keys::open(&config.session_keys, &config.zone, millis_now() / 1_000)?;
         let handover = feed::bind(&config.handover).map_err(|source| StartProxy::BindFeed {
             path: config.handover.clone(),
+            source,
+        })?;
+        let elders = feed::bind(&config.elders).map_err(|source| StartProxy::BindFeed {
+            path: config.elders.clone(),
             source,
         })?;
         let table = Arc::new(ArcSwap::from_pointee(table));
@@ -170,6 +181,7 @@ impl Proxy {
             config.limits.access_log_bytes,
             logs.clone(),
             metrics_of_all.container_log_lost.clone(),
+            predecessor,
         )?;
 
         let (stop, stopped) = watch::channel(false);
@@ -182,6 +194,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             clients: Arc::new(Clients::new(&config.limits)),
             table,
+            changed: watch::Sender::new(()),
             metrics: metrics_of_all,
             https_port,
             journal,
@@ -199,6 +212,7 @@ impl Proxy {
         feed::observe(&shared.table.load(), &shared);
 
         let mut threads = vec![writer];
+        let (busy, idle) = mpsc::channel(1);
         for number in 0..workers {
             let sockets = sockets
                 .iter()
@@ -206,17 +220,24 @@ impl Proxy {
                 .collect::<io::Result<Vec<_>>>()
                 .map_err(StartProxy::Spawn)?;
             let (shared, tls, stopped) = (shared.clone(), tls.clone(), stopped.clone());
+            let busy: mpsc::Sender<()> = busy.clone();
             threads.push(thread(format!("proxy-{number}"), move || {
-                Box::pin(work(sockets, shared, tls, stopped))
+                Box::pin(async move {
+                    work(sockets, shared, tls, stopped).await;
+                    drop(busy);
+                })
             })?);
         }
+        drop(busy);
         let (handed, handed_over) = watch::channel(false);
         let beside = Beside {
             feed,
             metrics,
             handover,
+            elders,
             offered,
             handed,
+            idle,
         };
         threads.push(thread("proxy-feed".into(), move || {
             Box::pin(keep_informed(beside, shared, stopped))
@@ -341,26 +362,42 @@ struct Beside {
     feed: std::os::unix::net::UnixListener,
     metrics: Option<std::net::TcpListener>,
     handover: std::os::unix::net::UnixListener,
+    elders: std::os::unix::net::UnixListener,
     offered: Vec<(Name, std::net::TcpListener)>,
     handed: watch::Sender<bool>,
+    /// Ends when no worker has anything open.
+    idle: mpsc::Receiver<()>,
 }
 
-/// The feed, the metrics and a successor's wish, beside the workers.
+/// The feed, the metrics and a successor's wish, beside the workers. What goes on while they drain
+/// is held against the rules until its end.
 async fn keep_informed(beside: Beside, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
-    let feed = tokio::net::UnixListener::from_std(beside.feed).expect("the runtime takes sockets");
-    tokio::spawn(feed::serve(feed, shared.clone()));
+    let Beside { mut idle, .. } = beside;
+    let socket = |it: std::os::unix::net::UnixListener| {
+        tokio::net::UnixListener::from_std(it).expect("the runtime takes sockets")
+    };
     tokio::spawn(review(shared.clone()));
+    // These three are the newest proxy's alone.
+    let mut serving = JoinSet::new();
+    serving.spawn(feed::serve(socket(beside.feed), shared.clone()));
+    serving.spawn(elders::serve(socket(beside.elders), shared.clone()));
     if let Some(metrics) = beside.metrics {
         let metrics = TcpListener::from_std(metrics).expect("the runtime takes sockets");
-        tokio::spawn(admin::serve(metrics, shared));
+        serving.spawn(admin::serve(metrics, shared.clone()));
     }
-    let handover = tokio::net::UnixListener::from_std(beside.handover);
-    let handover = handover.expect("the runtime takes sockets");
-    tokio::spawn(async move {
-        handover::offer(handover, beside.offered).await;
-        beside.handed.send_replace(true);
-    });
-    until_stopped(&mut stopped).await;
+    tokio::select! {
+        successor = handover::offer(socket(beside.handover), beside.offered) => {
+            serving.shutdown().await;
+            let link = Link::new(shared.config.elders.clone());
+            shared.journal.resign(link).await;
+            drop(successor);
+            beside.handed.send_replace(true);
+            tokio::spawn(async move { elders::follow(&shared).await });
+            until_stopped(&mut stopped).await;
+        }
+        () = until_stopped(&mut stopped) => {}
+    }
+    let _ = idle.recv().await;
 }
 
 /// Between two looks at what has run out: keys of sessions, attempts that are forgiven.

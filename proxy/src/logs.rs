@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
@@ -28,6 +29,8 @@ use serde::Serialize;
 use tracing::error;
 
 use crate::config::{AccessLog, Config};
+use crate::elders::{Link, Told};
+use crate::handover;
 use crate::resolve::KitDoor;
 
 /// The slug of the service that serves them.
@@ -49,6 +52,15 @@ const WORD_BYTES: usize = 128;
 /// The id of a container or project as its log has it.
 pub fn key(id: Id) -> Key {
     Key(id.0)
+}
+
+/// An entry for the process that writes.
+fn told(scope: Scope, entry: String) -> Told {
+    Told::Entry {
+        project: Id(scope.project.0),
+        container: Id(scope.container.0),
+        entry,
+    }
 }
 
 /// Whose log a place's requests are in.
@@ -141,10 +153,23 @@ struct Line<'a> {
 /// Where requests are written down.
 #[derive(Debug)]
 pub struct Journal {
-    sender: SyncSender<Box<Record>>,
+    sender: SyncSender<Message>,
     lost: Arc<Lost>,
     opened: AtomicU64,
 }
+
+/// What the writer is told.
+#[derive(Debug)]
+enum Message {
+    Record(Box<Record>),
+    /// By a proxy that was before this one.
+    Told(Box<Told>),
+    /// Another process writes from now on; say so when all before this is written.
+    Resign(Box<(Link, tokio::sync::oneshot::Sender<()>)>),
+}
+
+/// Between two tries to tell the writer something, where it is behind.
+const BEHIND: Duration = Duration::from_millis(5);
 
 /// Records that there was no room for, by container: told in its log when there is room again.
 #[derive(Debug, Default)]
@@ -164,12 +189,14 @@ pub struct OpenLog {
 
 impl Journal {
     /// Open the logs and start their writer, which ends when the journal is dropped. `unwritten`
-    /// counts entries of containers that the disk did not take.
+    /// counts entries of containers that the disk did not take. The writer begins when the
+    /// `predecessor` has ended.
     pub fn open(
         log: &AccessLog,
         most_bytes: u64,
         logs: Logs,
         unwritten: IntCounter,
+        predecessor: Option<UnixStream>,
     ) -> Result<(Journal, JoinHandle<()>), OpenLog> {
         let sink = match log {
             AccessLog::Off => None,
@@ -191,10 +218,18 @@ impl Journal {
             unwritten,
             line: Vec::with_capacity(1_024),
             broken: false,
+            link: None,
+        };
+        let begin = move || {
+            if let Some(predecessor) = predecessor {
+                handover::until_resigned(predecessor);
+                writer.logs.store().take_over();
+            }
+            writer.run(&records);
         };
         let thread = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || writer.run(&records))
+            .spawn(begin)
             .map_err(|source| OpenLog {
                 path: "(thread)".into(),
                 source,
@@ -215,12 +250,36 @@ impl Journal {
     /// Write a request down; false where the writer is behind.
     pub fn write(&self, record: Box<Record>) -> bool {
         use std::sync::mpsc::TrySendError;
-        match self.sender.try_send(record) {
+        match self.sender.try_send(Message::Record(record)) {
             Ok(()) => true,
-            Err(TrySendError::Full(record) | TrySendError::Disconnected(record)) => {
-                self.lost.add(&record);
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
+                if let Message::Record(record) = message {
+                    self.lost.add(&record);
+                }
                 false
             }
+        }
+    }
+
+    /// Write down what another proxy tells; it waits while the writer is behind.
+    pub async fn tell(&self, told: Told) {
+        self.send(Message::Told(Box::new(told))).await;
+    }
+
+    /// Write no more: when this returns all is on disk that came before, and what comes after goes
+    /// over the link.
+    pub async fn resign(&self, link: Link) {
+        let (done, resigned) = tokio::sync::oneshot::channel();
+        self.send(Message::Resign(Box::new((link, done)))).await;
+        // An error is a writer that has ended.
+        let _ = resigned.await;
+    }
+
+    async fn send(&self, mut message: Message) {
+        use std::sync::mpsc::TrySendError;
+        while let Err(TrySendError::Full(back)) = self.sender.try_send(message) {
+            message = back;
+            tokio::time::sleep(BEHIND).await;
         }
     }
 }
@@ -317,10 +376,12 @@ struct Writer {
     line: Vec<u8>,
     /// The access log failed last time.
     broken: bool,
+    /// To the process that writes, where it is another one by now.
+    link: Option<Link>,
 }
 
 impl Writer {
-    fn run(mut self, records: &Receiver<Box<Record>>) {
+    fn run(mut self, records: &Receiver<Message>) {
         let mut swept = SystemTime::now();
         self.logs.store().sweep(swept);
         let mut unwritten = 0;
@@ -332,17 +393,17 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let mut some = first.is_some();
-            if let Some(record) = first {
-                self.write(&record);
+            if let Some(message) = first {
+                self.hear(message);
             }
             let mut ended = false;
             while some {
                 some = false;
                 loop {
                     match records.try_recv() {
-                        Ok(record) => {
+                        Ok(message) => {
                             some = true;
-                            self.write(&record);
+                            self.hear(message);
                         }
                         Err(TryRecvError::Empty) => break,
                         Err(TryRecvError::Disconnected) => {
@@ -382,10 +443,68 @@ impl Writer {
                 message: message.into(),
                 count: Some(count),
             };
-            self.logs.store().note(scope(&place), Level::Warn, event);
+            let (store, scope) = (self.logs.store(), scope(&place));
+            match &self.link {
+                None => store.note(scope, Level::Warn, event),
+                Some(_) => {
+                    let entry = store.unnumbered_note(scope, Level::Warn, event);
+                    self.leave(told(scope, entry));
+                }
+            }
+        }
+        if let Some(link) = &mut self.link {
+            return self.logs.store().count_lost(link.flush());
         }
         self.logs.store().flush();
         let done = self.sink.as_mut().map_or(Ok(()), Sink::flush);
+        self.judge(done);
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Record(record) => self.write(&record),
+            Message::Told(told) => match (&self.link, *told) {
+                (Some(_), told) => self.leave(told),
+                (None, Told::Access(line)) => self.access(line.as_bytes()),
+                (
+                    None,
+                    Told::Entry {
+                        project,
+                        container,
+                        entry,
+                    },
+                ) => {
+                    let scope = Scope {
+                        project: key(project),
+                        container: key(container),
+                    };
+                    self.logs.store().append_unnumbered(scope, &entry);
+                }
+            },
+            Message::Resign(resign) => {
+                self.flush();
+                self.logs.store().resign();
+                let (link, done) = *resign;
+                self.link = Some(link);
+                // An error is somebody who did not wait.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Leave this to the process that writes.
+    fn leave(&mut self, told: Told) {
+        if let Some(link) = &mut self.link {
+            self.logs.store().count_lost(link.tell(&told));
+        }
+    }
+
+    /// Add a line to the access log.
+    fn access(&mut self, line: &[u8]) {
+        let Some(sink) = &mut self.sink else {
+            return;
+        };
+        let done = sink.line(line).and_then(|()| sink.line(b"\n"));
         self.judge(done);
     }
 
@@ -399,10 +518,12 @@ impl Writer {
             self.line.clear();
             let line = record.line(&time, &target, fault.as_deref());
             serde_json::to_writer(&mut self.line, &line).expect("a record is JSON");
-            self.line.push(b'\n');
-            let sink = self.sink.as_mut();
-            let done = sink.map_or(Ok(()), |sink| sink.line(&self.line));
-            self.judge(done);
+            let line = std::mem::take(&mut self.line);
+            match &self.link {
+                None => self.access(&line),
+                Some(_) => self.leave(Told::Access(String::from_utf8_lossy(&line).into_owned())),
+            }
+            self.line = line;
         }
         if let Some((place, door)) = &record.place {
             self.tell(record, place, door, &time, &target, fault.as_deref());
@@ -411,7 +532,7 @@ impl Writer {
 
     /// Write into the container's own log.
     fn tell(
-        &self,
+        &mut self,
         record: &Record,
         place: &Place,
         door: &KitDoor,
@@ -476,7 +597,14 @@ impl Writer {
             exchange: Some(exchange),
             event: None,
         };
-        store.append(scope(place), &draft);
+        let scope = scope(place);
+        match &self.link {
+            None => store.append(scope, &draft),
+            Some(_) => {
+                let entry = draft.unnumbered(scope);
+                self.leave(told(scope, entry));
+            }
+        }
     }
 
     /// A failure of the access log is said once, and again after it has worked meanwhile.
@@ -658,6 +786,7 @@ mod tests {
             unwritten: IntCounter::new("x", "x").expect("a name"),
             line: Vec::new(),
             broken: false,
+            link: None,
         };
         writer.run(&records);
         let told = lines(directory.path(), 1);

@@ -45,6 +45,30 @@ impl Level {
     }
 }
 
+/// Before the rest of an entry that has no id yet.
+const UNNUMBERED: &str = "{\"id\":0,";
+
+impl Draft<'_> {
+    /// The entry without its place in a log, for a log that another process writes.
+    pub fn unnumbered(&self, scope: Scope) -> String {
+        let numbered = Numbered {
+            id: 0,
+            scope,
+            draft: self,
+        };
+        let text = serde_json::to_string(&numbered).expect("an entry is JSON");
+        let rest = text.strip_prefix(UNNUMBERED);
+        rest.expect("an entry begins with its id").to_owned()
+    }
+}
+
+/// What [`Draft::unnumbered`] made, with its place in a log; none where it is something else.
+pub(crate) fn number(rest: &str, id: u64) -> Option<String> {
+    let line = format!("{{\"id\":{id},{rest}");
+    let whole = !line.contains('\n') && Head::of(line.as_bytes()).is_some_and(|it| it.id == id);
+    whole.then_some(line)
+}
+
 /// Who wrote an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::Scope;
-use crate::entry::{Draft, Numbered, id_of};
+use crate::entry::{Draft, Numbered, id_of, number};
 use crate::segment::{self, LINE_BYTES, Segment};
 use crate::store::Limits;
 
@@ -70,6 +70,14 @@ struct Inner {
     torn: bool,
 }
 
+/// What is added to a log.
+#[derive(Clone, Copy)]
+pub enum Entry<'a> {
+    Draft(&'a Draft<'a>),
+    /// Made by [`Draft::unnumbered`] in another process.
+    Unnumbered(&'a str),
+}
+
 /// What an append or a flush changed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
@@ -100,22 +108,7 @@ impl Log {
     /// Take up what is in this directory. `clean` says that this process has lost nothing that it
     /// gave an id.
     pub fn open(directory: PathBuf, tag: u32, clean: bool) -> io::Result<Log> {
-        let segments: VecDeque<Segment> = segment::list(&directory)?.into();
-        let mut newest = 0;
-        for segment in segments.iter().rev() {
-            if let Some(last) = segment.last()? {
-                newest = last;
-                break;
-            }
-        }
-        let torn = segments.back().is_some_and(|last| last.tag != tag);
-        if let Some(last) = segments.back() {
-            // A segment of which nothing can be read has had its first id all the same.
-            newest = newest.max(last.first);
-            if torn || !clean {
-                newest += REBASE;
-            }
-        }
+        let (segments, newest, torn) = found(&directory, tag, clean)?;
         let mark = Mark {
             newest,
             ..Mark::default()
@@ -141,6 +134,23 @@ impl Log {
         })
     }
 
+    /// Take up what another process has written since this was opened. By now it writes no more.
+    pub fn take_up(&self) -> io::Result<Change> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let (segments, newest, torn) = found(&self.directory, self.tag, false)?;
+        let before = inner.bytes();
+        (inner.segments, inner.torn) = (segments, torn);
+        inner.mark.newest = inner.mark.newest.max(newest);
+        if inner.ring.is_empty() {
+            inner.passed = inner.mark.newest;
+        }
+        Ok(Change {
+            memory: 0,
+            disk: inner.bytes().cast_signed() - before.cast_signed(),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,7 +166,7 @@ impl Log {
 
     /// Add an entry. It can be read at once, and is on disk after the next flush. True where a
     /// flush should follow now.
-    pub fn append(&self, scope: Scope, draft: &Draft<'_>, limits: &Limits) -> (Change, bool) {
+    pub fn append(&self, scope: Scope, entry: Entry<'_>, limits: &Limits) -> (Change, bool) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         if inner.mark.gone {
@@ -165,8 +175,19 @@ impl Log {
         inner.place(scope);
         let id = inner.mark.newest + 1;
         let start = inner.pending.len();
-        let line = Numbered { id, scope, draft };
-        serde_json::to_writer(&mut inner.pending, &line).expect("an entry is JSON");
+        match entry {
+            Entry::Draft(draft) => {
+                let line = Numbered { id, scope, draft };
+                serde_json::to_writer(&mut inner.pending, &line).expect("an entry is JSON");
+            }
+            Entry::Unnumbered(rest) => {
+                let line = number(rest, id).unwrap_or_default();
+                inner.pending.extend_from_slice(line.as_bytes());
+            }
+        }
+        if inner.pending.len() == start {
+            return (Change::default(), false);
+        }
         if inner.pending.len() - start > LINE_BYTES {
             // Its writer did not keep what it was told in bounds; nobody could read it again.
             inner.pending.truncate(start);
@@ -464,6 +485,28 @@ impl View {
     pub fn passed(&self) -> u64 {
         self.passed
     }
+}
+
+/// The segments in a directory, the newest id that may have been given, and whether the last
+/// segment is to be added to no more.
+fn found(directory: &Path, tag: u32, clean: bool) -> io::Result<(VecDeque<Segment>, u64, bool)> {
+    let segments: VecDeque<Segment> = segment::list(directory)?.into();
+    let mut newest = 0;
+    for segment in segments.iter().rev() {
+        if let Some(last) = segment.last()? {
+            newest = last;
+            break;
+        }
+    }
+    let torn = segments.back().is_some_and(|last| last.tag != tag);
+    if let Some(last) = segments.back() {
+        // A segment of which nothing can be read has had its first id all the same.
+        newest = newest.max(last.first);
+        if torn || !clean {
+            newest += REBASE;
+        }
+    }
+    Ok((segments, newest, torn))
 }
 
 /// The directory of a container's log.

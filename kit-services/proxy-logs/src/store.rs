@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::entry::{Draft, Event, Kind, Level};
-use crate::log::{self, Change, Log};
+use crate::log::{self, Change, Entry, Log};
 use crate::segment;
 use crate::{Key, Scope};
 
@@ -79,6 +79,8 @@ pub struct Store {
     lost: AtomicU64,
     /// The disk failed last time: said once.
     failing: AtomicBool,
+    /// Another process writes the logs now.
+    resigned: AtomicBool,
 }
 
 impl Store {
@@ -104,6 +106,7 @@ impl Store {
             clean: AtomicBool::new(true),
             lost: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            resigned: AtomicBool::new(false),
         }
     }
 
@@ -127,12 +130,25 @@ impl Store {
     /// Add an entry. Entries of a container that is not known are dropped: it has been removed
     /// while they waited.
     pub fn append(&self, scope: Scope, draft: &Draft<'_>) {
+        self.add(scope, Entry::Draft(draft));
+    }
+
+    /// Add an entry that [`Draft::unnumbered`] made in a process that has resigned. What is none is
+    /// passed over.
+    pub fn append_unnumbered(&self, scope: Scope, rest: &str) {
+        self.add(scope, Entry::Unnumbered(rest));
+    }
+
+    fn add(&self, scope: Scope, entry: Entry<'_>) {
+        if self.is_resigned() {
+            return self.count_lost(1);
+        }
         let log = match self.log(scope.container) {
             Ok(Some(log)) => log,
             Ok(None) => return,
             Err(error) => return self.fail(&error, 1),
         };
-        let (change, full) = log.append(scope, draft, &self.limits);
+        let (change, full) = log.append(scope, entry, &self.limits);
         self.count(change);
         let many = {
             let mut dirty = self.dirty();
@@ -146,6 +162,15 @@ impl Store {
 
     /// Write down something that happened to a log.
     pub fn note(&self, scope: Scope, level: Level, event: Event<'_>) {
+        self.noted(level, event, |draft| self.append(scope, draft));
+    }
+
+    /// The same for a log that another process writes: see [`Draft::unnumbered`].
+    pub fn unnumbered_note(&self, scope: Scope, level: Level, event: Event<'_>) -> String {
+        self.noted(level, event, |draft| draft.unnumbered(scope))
+    }
+
+    fn noted<T>(&self, level: Level, event: Event<'_>, then: impl FnOnce(&Draft<'_>) -> T) -> T {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -153,19 +178,39 @@ impl Store {
         let ts_iso = jiff::Timestamp::from_millisecond(ts_ms)
             .map_or_else(|_| String::new(), |it| it.to_string());
         let trace = self.trace();
-        self.append(
-            scope,
-            &Draft {
-                ts_ms,
-                ts_iso: &ts_iso,
-                trace: &trace,
-                kind: Kind::Event,
-                level,
-                service: "logs",
-                exchange: None,
-                event: Some(event),
-            },
-        );
+        then(&Draft {
+            ts_ms,
+            ts_iso: &ts_iso,
+            trace: &trace,
+            kind: Kind::Event,
+            level,
+            service: "logs",
+            exchange: None,
+            event: Some(event),
+        })
+    }
+
+    /// Write no more: another process does from now on. What is read is read from disk each time.
+    pub fn resign(&self) {
+        self.flush();
+        self.resigned.store(true, Ordering::Release);
+        for (_, log) in self.held().drain() {
+            self.count(log.forget_ring());
+        }
+    }
+
+    pub fn is_resigned(&self) -> bool {
+        self.resigned.load(Ordering::Acquire)
+    }
+
+    /// Be the one that writes, after another process has resigned.
+    pub fn take_over(&self) {
+        for log in self.held().values() {
+            match log.take_up() {
+                Ok(change) => self.count(change),
+                Err(error) => self.fail(&error, 0),
+            }
+        }
     }
 
     /// An id for an exchange that has none (W3C Trace Context, section 3.2.2.3).
@@ -199,15 +244,20 @@ impl Store {
         }
     }
 
+    /// So many entries are in no file.
+    pub fn count_lost(&self, entries: u64) {
+        self.lost.fetch_add(entries, Ordering::Relaxed);
+    }
+
     fn fail(&self, error: &io::Error, entries: u64) {
         self.clean.store(false, Ordering::Relaxed);
-        self.lost.fetch_add(entries, Ordering::Relaxed);
+        self.count_lost(entries);
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "could not write the logs of containers");
         }
     }
 
-    /// Entries that are in no file, because the disk failed.
+    /// Entries that are in no file, because the disk failed or nobody took them.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -235,6 +285,9 @@ impl Store {
         let log = Log::open(log::directory(&self.root, container), self.tag, clean)?;
         let log = Arc::new(log);
         log.touch(now);
+        if self.is_resigned() {
+            return Ok(Some(log)); // it would not see what another writes
+        }
         held.insert(container, log.clone());
         self.trim(&mut held);
         Ok(Some(log))
@@ -291,6 +344,9 @@ impl Store {
 
     /// A container is gone, and unknown by now: so is its log.
     pub fn remove(&self, container: Key) {
+        if self.is_resigned() {
+            return; // whoever writes it removes it
+        }
         let mut held = self.held();
         if let Some(log) = held.remove(&container) {
             self.count(log.end());
@@ -333,6 +389,9 @@ impl Store {
 
     /// Remove what is too old, and of the largest logs what is too much for all together.
     pub fn sweep(&self, now: SystemTime) {
+        if self.is_resigned() {
+            return;
+        }
         let mut sizes = Vec::new();
         for container in self.on_disk() {
             let mut bytes = 0;

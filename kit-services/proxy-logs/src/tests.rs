@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use crate::entry::{Head, id_of};
 use crate::segment::{self, LINE_BYTES, Lines};
-use crate::{Capture, Draft, Exchange, Key, Kind, Level, Limits, Logs, Scope};
+use crate::{Capture, Draft, Event, Exchange, Key, Kind, Level, Limits, Logs, Scope};
 
 const ONE: Key = Key([1; 12]);
 const TWO: Key = Key([2; 12]);
@@ -994,4 +994,87 @@ proptest! {
         prop_assert_eq!(log.following(newest.expect("some") - 1, 1).lines.len(), 1);
         prop_assert!(newest > Some(first));
     }
+}
+
+/// One process resigns, another takes over: nothing of either is lost, and no id is given twice.
+#[tokio::test]
+async fn another_process_takes_over() {
+    let rig = Rig::new();
+    let gone = rig.gone.clone();
+    let limits = rig.logs.store().limits().clone();
+    rig.write(ONE, "/old-1", 200);
+    rig.logs.store().flush();
+    // The next one is asked for the log before the old one has written all that it has.
+    let next = Rig {
+        logs: Rig::logs(rig.directory.path(), limits, &gone),
+        directory: tempfile::tempdir().expect("a directory"),
+        gone,
+    };
+    let held = next
+        .logs
+        .store()
+        .log(ONE)
+        .expect("it opens")
+        .expect("it is known");
+    rig.write(ONE, "/old-2", 200);
+    rig.logs.store().resign();
+    assert!(rig.logs.store().is_resigned());
+    next.logs.store().take_over();
+    next.write(ONE, "/new-1", 200);
+    // What the old one still has is written by the new one.
+    let event = || Event {
+        event: "lost",
+        message: "of the old one".into(),
+        count: Some(3),
+    };
+    let entry = rig
+        .logs
+        .store()
+        .unnumbered_note(scope(ONE), Level::Warn, event());
+    next.logs.store().append_unnumbered(scope(ONE), &entry);
+    for nonsense in [
+        "",
+        "}",
+        "\"traceId\":",
+        &entry[1..],
+        &format!("{entry}{entry}"),
+        &format!("{entry}\n"),
+    ] {
+        next.logs.store().append_unnumbered(scope(ONE), nonsense);
+    }
+    next.write(ONE, "/new-2", 200);
+    next.logs.store().flush();
+    let expected = ["/old-1", "/old-2", "/new-1", "of the old one", "/new-2"];
+    let mut ids = Vec::new();
+    let mut told = Vec::new();
+    let see = |line: &[u8]| {
+        let entry: Value = serde_json::from_slice(line).expect("an entry");
+        ids.push(entry["id"].as_u64().expect("an id"));
+        let url = entry["url"]
+            .as_str()
+            .map(|url| url.trim_start_matches("http://host").to_owned());
+        told.push(url.unwrap_or_else(|| {
+            entry["data"]["message"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        }));
+    };
+    held.view().each(see).expect("it reads");
+    assert_eq!(told, expected);
+    assert!(ids.is_sorted_by(|one, other| one < other), "{ids:?}");
+    // Who has resigned writes nothing, and reads what the other wrote.
+    rig.write(ONE, "/late", 200);
+    assert_eq!(rig.logs.store().lost(), 1);
+    rig.logs.store().remove(ONE);
+    let again = rig
+        .logs
+        .store()
+        .log(ONE)
+        .expect("it opens")
+        .expect("it is known");
+    let mut lines = 0;
+    again.view().each(|_| lines += 1).expect("it reads");
+    assert_eq!(lines, expected.len());
+    assert_eq!(rig.logs.store().in_memory().0, 0);
 }

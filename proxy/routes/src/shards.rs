@@ -135,6 +135,22 @@ impl<K, V> Shards<K, V> {
     }
 }
 
+impl<K: Key, V: PartialEq> Shards<K, V> {
+    /// The keys whose values are others than they were `before`, or gone, in no order. What both
+    /// share is not looked into.
+    pub fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a K> {
+        let pairs = self.parts.iter().zip(before.parts.iter());
+        let others = pairs.filter(|(ours, theirs)| !Arc::ptr_eq(ours, theirs));
+        others.flat_map(|(ours, theirs)| {
+            let new = ours
+                .iter()
+                .filter(|(key, value)| theirs.get(key) != Some(value));
+            let gone = theirs.keys().filter(|key| !ours.contains_key(key));
+            new.map(|(key, _)| key).chain(gone)
+        })
+    }
+}
+
 impl<K: Key, V: PartialEq> PartialEq for Shards<K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.length == other.length
@@ -210,8 +226,14 @@ mod tests {
                     Some(value) => prop_assert_eq!(map.insert(key.clone(), value), plain.insert(key, value)),
                     None => prop_assert_eq!(map.remove(&key), plain.remove(&key)),
                 }
-                prop_assert_eq!(before.iter().map(|(k, v)| (k.clone(), *v)).collect::<HashMap<_, _>>(), kept);
+                prop_assert_eq!(before.iter().map(|(k, v)| (k.clone(), *v)).collect::<HashMap<_, _>>(), kept.clone());
                 prop_assert_eq!(map.len(), plain.len());
+                // What has changed is known, and nothing else.
+                let told: Vec<_> = map.changed_since(&before).cloned().collect();
+                let others = kept.keys().chain(plain.keys()).filter(|key| kept.get(*key) != plain.get(*key));
+                let others: std::collections::HashSet<_> = others.cloned().collect();
+                prop_assert_eq!(told.len(), others.len());
+                prop_assert_eq!(told.into_iter().collect::<std::collections::HashSet<_>>(), others);
             }
             for name in 0..40 {
                 let key = format!("name-{name}");

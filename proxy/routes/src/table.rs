@@ -294,6 +294,49 @@ impl Table {
         };
     }
 
+    /// All of it, as one change.
+    pub fn whole(&self) -> Change {
+        Change::Whole(Whole {
+            places: self.places.values().map(|it| Place::clone(it)).collect(),
+            projects: self
+                .projects
+                .iter()
+                .map(|(&id, policy)| Project {
+                    id,
+                    policy: Some(Policy::clone(policy)),
+                })
+                .collect(),
+            aliases: self.aliases.values().map(|it| Alias::clone(it)).collect(),
+        })
+    }
+
+    /// What makes this of the table that was `before`. What leaves an address comes before what
+    /// moves there.
+    pub fn changes_since(&self, before: &Table) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for id in self.places.changed_since(&before.places) {
+            if !self.places.contains_key(id) {
+                changes.push(Change::Remove(*id));
+            }
+        }
+        for id in self.places.changed_since(&before.places) {
+            if let Some(place) = self.places.get(id) {
+                changes.push(Change::Upsert(Place::clone(place)));
+            }
+        }
+        for &id in self.projects.changed_since(&before.projects) {
+            let policy = self.projects.get(&id).map(|policy| Policy::clone(policy));
+            changes.push(Change::Project(Project { id, policy }));
+        }
+        for name in self.aliases.changed_since(&before.aliases) {
+            changes.push(match self.aliases.get(name) {
+                Some(alias) => Change::Alias(Alias::clone(alias)),
+                None => Change::NoAlias(name.clone()),
+            });
+        }
+        changes
+    }
+
     /// The container whose requests come from this address.
     pub fn at(&self, address: IpAddr) -> Option<&Arc<Place>> {
         self.places.get(self.addresses.get(&address)?)
@@ -365,6 +408,56 @@ mod tests {
                 ..Table::default()
             }
         );
+    }
+
+    #[test]
+    fn one_table_is_made_of_another_by_its_changes() {
+        let policy = || Some(Policy::open());
+        let project = |id, policy| {
+            Change::Project(Project {
+                id: Id([id; 12]),
+                policy,
+            })
+        };
+        let made = |changes: Vec<Change>| {
+            let mut table = Table::default();
+            for (at, change) in changes.into_iter().enumerate() {
+                table.apply(update(at as u64 + 1, change));
+            }
+            table.generation = 9;
+            table
+        };
+        let mut moved = place(2, 9, State::Running);
+        moved.address = Some(IpAddr::from([10, 0, 0, 1]));
+        let mut there = place(1, 9, State::Running);
+        there.address = moved.address;
+        let tables = [
+            Table::default(),
+            made(vec![
+                Change::Upsert(there),
+                project(1, policy()),
+                project(2, policy()),
+                Change::Alias(alias("shop")),
+            ]),
+            made(vec![
+                Change::Upsert(moved),
+                project(2, policy()),
+                Change::Alias(alias("blog")),
+            ]),
+        ];
+        for before in &tables {
+            for after in &tables {
+                let mut table = before.clone();
+                for change in after.changes_since(before) {
+                    table.apply(update(after.generation, change));
+                }
+                table.generation = after.generation;
+                assert_eq!(table, *after);
+                assert!(after.changes_since(&table).is_empty());
+                table.apply(update(after.generation, after.whole()));
+                assert_eq!(table, *after);
+            }
+        }
     }
 
     #[test]

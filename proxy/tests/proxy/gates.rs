@@ -656,7 +656,7 @@ async fn websocket(
 }
 
 /// Whether it ends, rather than going on for ever.
-async fn ends(socket: &mut tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>) -> bool {
+pub async fn ends(socket: &mut tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>) -> bool {
     let end = tokio::time::timeout(Duration::from_secs(10), async {
         while let Some(Ok(message)) = socket.next().await {
             if message.is_close() {
@@ -667,7 +667,7 @@ async fn ends(socket: &mut tokio_tungstenite::WebSocketStream<tokio::net::TcpStr
     end.await.is_ok()
 }
 
-async fn echoes(socket: &mut tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>) {
+pub async fn echoes(socket: &mut tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>) {
     socket.send("still".into()).await.expect("sent");
     let heard = socket.next().await.expect("open").expect("a message");
     assert_eq!(heard, Message::from("still"));

@@ -18,7 +18,7 @@ use crate::rig::{Container, Heard, Rig, eventually};
 
 /// The entries of a container's log whose address has this in it, once there are so many; what it
 /// has of being read is left out.
-async fn logged(rig: &Rig, web: &Container, part: &str, count: usize) -> Vec<Value> {
+pub async fn logged(rig: &Rig, web: &Container, part: &str, count: usize) -> Vec<Value> {
     for _ in 0..25 {
         let found = rig
             .get(
@@ -36,7 +36,7 @@ async fn logged(rig: &Rig, web: &Container, part: &str, count: usize) -> Vec<Val
     panic!("{count} entries with {part} did not come");
 }
 
-fn log_path(rig: &Rig, web: &Container) -> std::path::PathBuf {
+pub fn log_path(rig: &Rig, web: &Container) -> std::path::PathBuf {
     rig.config
         .container_logs
         .join(web.place.container.to_string())

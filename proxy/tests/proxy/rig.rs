@@ -124,6 +124,22 @@ impl Rig {
         meanwhile().await;
     }
 
+    /// The newest proxy ends like one that was killed, and another one starts in its place.
+    pub async fn crash(&mut self) {
+        drop(self.take());
+        self.feed = None;
+        let (config, certs) = (self.config.clone(), self.certs.clone());
+        let start = move || Proxy::start(config, certs).expect("it starts");
+        let new = tokio::task::spawn_blocking(start).await.expect("no panic");
+        (self.http, self.https) = (new.bound().http[0], new.bound().https[0]);
+        self.proxy = Mutex::new(Some(new));
+    }
+
+    /// Let control connect again with its next word, as it does when a proxy hangs up.
+    pub fn hang_up(&mut self) {
+        self.feed = None;
+    }
+
     /// Where the newest successor listens.
     pub fn latest(&self) -> SocketAddr {
         let proxy = self.proxy.lock().expect("no panic");

@@ -282,6 +282,11 @@ impl Operation for Clear {
 
     async fn run(self, logs: Logs, call: Call) -> Result<Cleared, Fault> {
         let scope = logs.admit(&call.extensions)?;
+        if logs.store().is_resigned() {
+            let message =
+                "this proxy is being replaced by a new one, which writes the log: try again";
+            return Err(Fault::unavailable(message).retry_after(std::time::Duration::from_secs(1)));
+        }
         let work = logs.clone();
         let by = call.client();
         logs.aside(move || {
