@@ -21,7 +21,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,6 +40,7 @@ use crate::Shared;
 use crate::config::Limits;
 use crate::frames::{self, Flood, Frames};
 use crate::limits::ConnectionPermit;
+use crate::refusals::{Audience, Refusal};
 pub use crate::socket::{Socket, buffered};
 use crate::tls::Secured;
 
@@ -206,6 +207,8 @@ pub struct Stream {
     timed: u64,
     /// When something last passed, for a tunnel.
     active: Instant,
+    /// Over HTTP/1, what is sent in place of Pingora's own words, and how much of it was.
+    instead: Option<(Vec<u8>, usize)>,
     /// From when on the client's end of sending is passed on.
     ended: Option<Pin<Box<Sleep>>>,
     fd: RawFd,
@@ -247,6 +250,7 @@ impl Stream {
             timer: Box::pin(tokio::time::sleep(connection.limits().headers)),
             timed: connection.phase.load(Ordering::Relaxed),
             active: Instant::now(),
+            instead: None,
             ended: None,
             fd,
             facts: Arc::new(ProxyDigest::new(Box::new(blank), Some(facts))),
@@ -323,6 +327,41 @@ impl Stream {
         }
     }
 
+    /// What cannot be read as a request is refused by Pingora itself, before the gateway hears of
+    /// it, and without a word. It gets one here: like all refusals, with a body that says what.
+    fn mind(&mut self, bytes: &[u8]) {
+        let connection = &self.connection;
+        if self.instead.is_none()
+            && !connection.h2
+            && connection.now().1 == Phase::Headers
+            && bytes.starts_with(b"HTTP/1.1 400 ")
+        {
+            let refusal = Refusal::BadRequest("its first line or its headers are malformed");
+            let refusals = &connection.shared.metrics.refusals;
+            refusals.with_label_values(&[refusal.code()]).inc();
+            self.instead = Some((refusal.answer(Audience::Kit).message(), 0));
+        }
+    }
+
+    /// Write what is said instead; then everything of Pingora's is passed over.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some((answer, sent)) = &mut self.instead else {
+            return Poll::Ready(Ok(()));
+        };
+        while *sent < answer.len() {
+            let rest = &answer[*sent..];
+            let written = match &mut self.transport {
+                Transport::Plain(stream) => Pin::new(stream).poll_write(cx, rest),
+                Transport::Tls(stream) => Pin::new(stream).poll_write(cx, rest),
+            };
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => *sent += count,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Called where the client sends no more. It may have left, or wait for its answer with its
     /// own direction closed (RFC 9112, section 9.6): which of both, nobody can tell until something
     /// is written. So the answer is given some time to come.
@@ -395,6 +434,10 @@ impl AsyncWrite for Stream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.mind(buf);
+        if this.instead.is_some() {
+            return this.poll_instead(cx).map_ok(|()| buf.len());
+        }
         let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -428,6 +471,11 @@ impl AsyncWrite for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.mind(bufs.first().map_or(&[], |first| first));
+        if this.instead.is_some() {
+            let all = bufs.iter().map(|part| part.len()).sum();
+            return this.poll_instead(cx).map_ok(|()| all);
+        }
         let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

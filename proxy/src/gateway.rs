@@ -38,13 +38,14 @@ use crate::outbound;
 use crate::query;
 use crate::refusals::{Answer, Asked, Audience, Refusal};
 use crate::request::{
-    audience, authority, check_wire, connection, declared_length, is_preflight, is_stream,
-    is_websocket, upgrade,
+    audience, authority, check_wire, connection, declared_length, is_bulk, is_preflight, is_stream,
+    is_websocket, next_part, upgrade,
 };
 use crate::resolve::{Destination, KitDoor, desktop, inside, refuse_host, resolve, target};
 use crate::session::Session as Remembered;
 use crate::signin::{self, FORM_BYTES, Form, Reason, SIGN_IN, SIGN_OUT};
 use crate::trace::Trace;
+use crate::uploads::Upload;
 use crate::upstream::{self, Manner};
 
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
@@ -183,6 +184,8 @@ pub struct Visit {
     pass: Option<Box<Pass>>,
     /// The connection to its kit, while this is what it carries.
     line: Option<Arc<Line>>,
+    /// Its body, while it comes over HTTP/2.
+    upload: Option<Arc<Upload>>,
     /// Query parameters that carry credentials for the edge.
     secrets: Vec<String>,
     /// What a hook changes before it goes on.
@@ -250,6 +253,7 @@ impl ProxyHttp for Gateway {
             refusal: None,
             pass: None,
             line: None,
+            upload: None,
             secrets: Vec::new(),
             rewrite: None,
             hints: 0,
@@ -274,6 +278,7 @@ impl ProxyHttp for Gateway {
         visit.manner = match &visit.upgrade {
             Some(_) => Manner::Upgrade,
             None if is_stream(session) => Manner::Streams,
+            None if is_bulk(session) => Manner::Bulk,
             None => Manner::Plain,
         };
         // Pingora leaves it without end once a request has been read.
@@ -281,7 +286,8 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(Some(limits.keepalive.as_secs().max(1)));
         }
         // A WebSocket's silence is bounded by the connection, not by its reads.
-        session.set_read_timeout((visit.manner == Manner::Plain).then_some(limits.body));
+        let timed = matches!(visit.manner, Manner::Plain | Manner::Bulk);
+        session.set_read_timeout(timed.then_some(limits.body));
         session.set_write_timeout(Some(limits.send));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         Ok(())
@@ -366,6 +372,11 @@ impl ProxyHttp for Gateway {
             *body = None;
         }
         visit.body_bytes += body.as_ref().map_or(0, |part| part.len() as u64);
+        if end {
+            visit.upload = None;
+        } else if let Some(upload) = &visit.upload {
+            upload.came();
+        }
         if visit.api && visit.body_bytes > self.shared.config.limits.api_body_bytes {
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is too large");
         }
@@ -385,7 +396,12 @@ impl ProxyHttp for Gateway {
         Ok(upstream::peer(
             destination,
             visit.manner,
-            visit.connection.as_ref().map(|it| it.gate.clone()),
+            // Over HTTP/2 a client is never held up as a whole.
+            visit
+                .connection
+                .as_ref()
+                .filter(|it| !it.h2)
+                .map(|it| it.gate.clone()),
             visit.pass.is_some(),
             &self.shared.lines,
             &config.control,
@@ -395,18 +411,22 @@ impl ProxyHttp for Gateway {
 
     async fn connected_to_upstream(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: bool,
         _: &HttpPeer,
         _: std::os::fd::RawFd,
         digest: Option<&Digest>,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        if let Some(pass) = &visit.pass
-            && let Some(line) = digest.and_then(upstream::line)
-        {
+        let Some(line) = digest.and_then(upstream::line) else {
+            return Ok(());
+        };
+        if let Some(pass) = &visit.pass {
             line.carry(pass.exchange.clone());
             visit.line = Some(line.clone());
+        }
+        if session.is_http2() && visit.manner != Manner::Streams && !session.is_body_done() {
+            visit.upload = Some(self.shared.uploads.add(line.clone()));
         }
         Ok(())
     }
@@ -448,6 +468,9 @@ impl ProxyHttp for Gateway {
             }
             headers.remove(header::CONNECTION);
             headers.remove(header::UPGRADE);
+            if visit.manner == Manner::Bulk {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             if let Some(protocol) = &visit.upgrade {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(header::UPGRADE, protocol.clone());
@@ -532,7 +555,8 @@ impl ProxyHttp for Gateway {
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
             // What was cut off has to be judged again first.
-            && !visit.is_cut();
+            && !visit.is_cut()
+            && !visit.is_late();
         error.set_retry(reused && lost && repeatable);
         error
     }
@@ -848,7 +872,8 @@ impl Gateway {
             return Ok(Err(Refusal::BodyTooLarge));
         }
         let mut body = Vec::new();
-        while let Some(part) = session.read_request_body().await? {
+        let patience = self.shared.config.limits.body;
+        while let Some(part) = next_part(session, patience).await? {
             if body.len() + part.len() > FORM_BYTES {
                 return Ok(Err(Refusal::BodyTooLarge));
             }
@@ -1093,6 +1118,7 @@ impl Gateway {
             begun,
             stands,
             shared.stopping.clone(),
+            shared.config.limits.body,
         );
         match Box::pin(answer).await? {
             Mounted::Answered => Ok(()),
@@ -1232,6 +1258,11 @@ impl Visit {
 }
 
 impl Visit {
+    /// Whether it was ended because its body did not come any more.
+    fn is_late(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.is_late())
+    }
+
     /// Whether what it was doing was ended because the rules have changed.
     fn is_cut(&self) -> bool {
         self.pass
@@ -1397,6 +1428,7 @@ fn refusal_for(error: &Error, visit: &Visit) -> Option<Refusal> {
             Some(Refusal::BadRequest("its headers or its body are malformed"))
         }
         _ if visit.is_cut() => Some(Refusal::AccessDenied),
+        _ if visit.is_late() => Some(Refusal::RequestTimeout),
         _ if visit.api => Some(Refusal::ControlAway),
         (_, ConnectTimedout | ReadTimedout | WriteTimedout) => Some(Refusal::ServiceSilent),
         _ => Some(Refusal::ServiceFailed),

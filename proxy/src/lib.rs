@@ -18,6 +18,7 @@
 //!   `lines` (what goes on, and when it has to end).
 //! - `hooks`: scripts of a container that see its requests first.
 //! - `isolation`, `cookies`: what a container may say to a browser, and what is kept from it.
+//! - `uploads`: bodies over HTTP/2 that do not come any more.
 //! - `upstream`: connections to a container's kit and to control · `outbound`: headers for them.
 //! - `mount`: answers of routers in this process, such as that of the log of a container.
 //! - `refusals`: every answer that the proxy gives by itself.
@@ -61,6 +62,7 @@ mod signin;
 mod socket;
 mod tls;
 mod trace;
+mod uploads;
 mod upstream;
 
 use std::sync::Arc;
@@ -119,6 +121,7 @@ struct Shared {
     sessions: session::Keys,
     attempts: attempts::Attempts,
     lines: Arc<lines::Lines>,
+    uploads: uploads::Uploads,
     asking: Arc<hooks::Asking>,
     /// The port that a redirect to HTTPS names.
     https_port: u16,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use routes::Id;
 use routes::table::Table;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::Shutdown;
 use tokio::net::UnixStream;
 
@@ -94,6 +95,33 @@ impl Lines {
 }
 
 impl Line {
+    /// One that no rule is about, such as to control.
+    pub fn apart(stream: &UnixStream) -> std::io::Result<Arc<Line>> {
+        Ok(Arc::new(Line {
+            container: Id([0; 12]),
+            serial: 0,
+            gated: false,
+            socket: stream.as_fd().try_clone_to_owned()?,
+            exchange: Mutex::new(None),
+            doomed: AtomicU64::new(0),
+            cut: AtomicBool::new(false),
+            lines: Weak::new(),
+        }))
+    }
+
+    /// Whether the other side takes more.
+    pub fn is_writable(&self) -> bool {
+        let mut asked = [PollFd::new(&self.socket, PollFlags::OUT)];
+        let now = Timespec::default();
+        rustix::event::poll(&mut asked, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// End the connection in both directions.
+    pub fn shut(&self) {
+        // It fails where the other side has gone already.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+
     /// This exchange is what it carries from now on.
     pub fn carry(&self, exchange: Arc<Exchange>) {
         *self.held() = Some(exchange);
@@ -138,8 +166,7 @@ impl Line {
         if let Some(exchange) = &*self.held() {
             exchange.cut();
         }
-        // It fails where the other side has gone already.
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        self.shut();
     }
 }
 

@@ -17,6 +17,7 @@ use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::server::ResolvesServerCert;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -33,8 +34,10 @@ use crate::ledger::Ledger;
 use crate::limits::{Clients, ConnectionPermit, Nameless};
 use crate::lines::{self, Lines};
 use crate::logs::{Journal, OpenLog};
+use crate::refusals::{Audience, Refusal};
 use crate::session::{KeepKeys, Keys};
-use crate::tls::Tls;
+use crate::tls::{NoHandshake, Tls};
+use crate::uploads::Uploads;
 use crate::{Shared, admin, feed, frames, hooks, logs, sender};
 
 /// Connections that the kernel holds for a socket until a worker takes them.
@@ -205,6 +208,7 @@ impl Proxy {
             sessions,
             attempts: Attempts::default(),
             lines: Arc::new(Lines::default()),
+            uploads: Uploads::default(),
             asking: Arc::new(hooks::Asking::new()),
             leaving: leaving.clone(),
             config,
@@ -410,6 +414,9 @@ async fn review(shared: Arc<Shared>) {
         tokio::time::sleep(lines::REVIEW).await;
         let now = millis_now();
         shared.lines.review(&shared.table.load(), now);
+        let late = shared.uploads.review(shared.config.limits.body);
+        let expired = &shared.metrics.expired;
+        expired.with_label_values(&["body"]).inc_by(late);
         if tidied.elapsed() >= TIDY {
             tidied = tokio::time::Instant::now();
             shared.attempts.forget(now);
@@ -628,6 +635,10 @@ async fn serve(
                 let connection = Connection::new(client, Some(secured), permit, h2, shared.clone());
                 Stream::tls(stream, Arc::new(connection))
             }
+            Err(NoHandshake::Plain(socket)) => {
+                shared.dropped("handshake_plain");
+                return say_https(*socket).await;
+            }
             Err(fault) => return shared.dropped(&format!("handshake_{}", fault.reason())),
         },
     };
@@ -635,6 +646,25 @@ async fn serve(
         .http
         .process_new(Box::new(stream), &worker.stopped)
         .await;
+}
+
+/// For somebody who speaks HTTP where HTTPS is spoken to take the answer and go.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// What is read of what it sends meanwhile: a connection that is closed on unread bytes may take
+/// the answer with it.
+const FAREWELL_BYTES: u64 = 64 << 10;
+
+async fn say_https(mut socket: Socket) {
+    let refusal = Refusal::BadRequest("this port speaks HTTPS: ask with https://");
+    let answer = refusal.answer(Audience::Kit).message();
+    let said = async {
+        socket.write_all(&answer).await?;
+        socket.shutdown().await?;
+        let mut rest = socket.take(FAREWELL_BYTES);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // A client that is gone needs no answer.
+    let _ = timeout(FAREWELL, said).await;
 }
 
 impl Shared {

@@ -17,6 +17,8 @@ use pingora::{Error, ErrorType, OrErr};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::request::next_part;
+
 /// The body of a request to something that the proxy itself answers.
 const BODY_BYTES: usize = 1 << 20;
 
@@ -56,9 +58,9 @@ fn left(said: pingora::Result<Option<Bytes>>) -> pingora::Result<()> {
 }
 
 /// The whole body; none where it is too large.
-async fn read(session: &mut Session) -> pingora::Result<Option<Bytes>> {
+async fn read(session: &mut Session, patience: Duration) -> pingora::Result<Option<Bytes>> {
     let mut whole = Vec::new();
-    while let Some(part) = session.read_request_body().await? {
+    while let Some(part) = next_part(session, patience).await? {
         if whole.len() + part.len() > BODY_BYTES {
             return Ok(None);
         }
@@ -69,7 +71,9 @@ async fn read(session: &mut Session) -> pingora::Result<Option<Bytes>> {
 
 /// Let the router answer. `prepare` sets the headers that tell it what the proxy knows; `begun` is
 /// called with the head of the answer, before it is sent. An answer of unknown length ends when
-/// `stopping` turns true, and is cut off when `stands` does not hold any more.
+/// `stopping` turns true, and is cut off when `stands` does not hold any more. Of the request's body
+/// a part has to come within `patience`.
+#[allow(clippy::too_many_arguments)]
 pub async fn answer(
     session: &mut Session,
     router: Router,
@@ -78,8 +82,9 @@ pub async fn answer(
     begun: impl FnOnce(&Session, &ResponseHeader),
     stands: impl Fn() -> bool,
     mut stopping: watch::Receiver<bool>,
+    patience: Duration,
 ) -> pingora::Result<Mounted> {
-    let Some(body) = read(session).await? else {
+    let Some(body) = read(session, patience).await? else {
         return Ok(Mounted::TooLarge);
     };
     let mut request = request(session, body, extensions)?;

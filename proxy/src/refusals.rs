@@ -149,6 +149,22 @@ pub struct Answer {
     pub challenges: Vec<&'static str>,
 }
 
+impl Answer {
+    /// All of it as HTTP/1.1 has it, for a connection that ends with it.
+    pub fn message(&self) -> Vec<u8> {
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        format!(
+            "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{}",
+            self.status.as_u16(),
+            self.content_type,
+            self.body.len(),
+            self.body
+        )
+        .into_bytes()
+    }
+}
+
 /// Seconds after which a container that starts is worth another try.
 const STARTING_RETRY: u32 = 2;
 

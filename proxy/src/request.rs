@@ -2,10 +2,13 @@
 //! things, whom it asks for and what it expects back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 
 use crate::connection::Connection;
 use crate::refusals::Audience;
@@ -149,6 +152,31 @@ pub fn is_stream(session: &Session) -> bool {
         .and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
     session.is_http2() && (grpc || is_websocket(request))
+}
+
+/// Bodies up to this size fit into the buffers of a kit's socket.
+const BULK_BYTES: u64 = 64 << 10;
+
+/// Whether its body may be larger than the buffers on its way.
+pub fn is_bulk(session: &mut Session) -> bool {
+    match declared_length(session.req_header()) {
+        Some(length) => length > BULK_BYTES,
+        None => !session.is_body_empty(),
+    }
+}
+
+/// The next part of a body that the proxy reads itself; over HTTP/2 Pingora keeps no time.
+pub async fn next_part(
+    session: &mut Session,
+    patience: Duration,
+) -> pingora::Result<Option<Bytes>> {
+    match tokio::time::timeout(patience, session.read_request_body()).await {
+        Ok(part) => part,
+        Err(_) => {
+            let fault = Error::explain(ErrorType::ReadTimedout, "reading a body");
+            Err(fault.into_down())
+        }
+    }
 }
 
 /// Whether a browser asks if a page of another origin may send a request (Fetch, section 3.2.5).

@@ -10,6 +10,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::server::{Acceptor, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::io::AsyncBufReadExt;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -40,7 +41,7 @@ pub struct Secured {
 }
 
 /// Why there was no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum NoHandshake {
     /// It took longer than it may.
     Slow,
@@ -48,14 +49,17 @@ pub enum NoHandshake {
     UnknownName,
     /// Not TLS, no common parameters, or the client went away.
     Failed,
+    /// It begins like a request of HTTP; the socket, of which nothing is read.
+    Plain(Box<Socket>),
 }
 
 impl NoHandshake {
-    pub fn reason(self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             NoHandshake::Slow => "slow",
             NoHandshake::UnknownName => "unknown_name",
             NoHandshake::Failed => "failed",
+            NoHandshake::Plain(_) => "plain",
         }
     }
 }
@@ -93,8 +97,13 @@ impl Tls {
 
     async fn shake(
         &self,
-        socket: Socket,
+        mut socket: Socket,
     ) -> Result<(Box<TlsStream<Socket>>, Secured), NoHandshake> {
+        // A record of TLS begins with a small number (RFC 8446, section 5.1), a method with a letter.
+        let first = socket.fill_buf().await.map_err(|_| NoHandshake::Failed)?;
+        if first.first().is_some_and(u8::is_ascii_alphabetic) {
+            return Err(NoHandshake::Plain(Box::new(socket)));
+        }
         let acceptor = LazyConfigAcceptor::new(Acceptor::default(), socket);
         let start = acceptor.await.map_err(|_| NoHandshake::Failed)?;
         let hello = start.client_hello();

@@ -133,8 +133,11 @@ enum Target {
 #[derive(Debug)]
 struct Connector {
     target: Target,
-    /// Of the client, for a request that may become a tunnel: see [`Patient`].
+    /// Of the client, for a request that may become a tunnel, or whose body is large: see
+    /// [`Patient`] and [`Eager`].
     gate: Option<Arc<Gate>>,
+    /// For a request whose body may fill all buffers: see [`Eager`].
+    bulk: bool,
 }
 
 #[async_trait]
@@ -150,11 +153,18 @@ impl L4Connect for Connector {
                 let line = lines
                     .add(&stream, place.container, *gated)
                     .map_err(NoConnection::Connect)?;
-                (stream, Some(line))
+                (stream, line)
             }
-            Target::Control(path) => (connect(path.clone()).await?, None),
+            Target::Control(path) => {
+                let stream = connect(path.clone()).await?;
+                let line = Line::apart(&stream).map_err(NoConnection::Connect)?;
+                (stream, line)
+            }
         };
-        let mut stream = if let Some(gate) = &self.gate {
+        let mut stream = if self.bulk {
+            let eager = Eager::new(stream, self.gate.clone());
+            Stream::from(VirtualSocketStream::new(Box::new(eager)))
+        } else if let Some(gate) = &self.gate {
             let patient = Patient {
                 stream: Some(stream),
                 waited: false,
@@ -165,15 +175,13 @@ impl L4Connect for Connector {
         } else {
             Stream::from(stream)
         };
-        if let Some(line) = line {
-            let blank = ResponseHeader::build(200, Some(0)).expect("200 is a status");
-            stream.set_proxy_digest(ProxyDigest::new(Box::new(blank), Some(Box::new(line))));
-        }
+        let blank = ResponseHeader::build(200, Some(0)).expect("200 is a status");
+        stream.set_proxy_digest(ProxyDigest::new(Box::new(blank), Some(Box::new(line))));
         Ok(stream)
     }
 }
 
-/// The line of a connection to a kit.
+/// The line of a connection to a kit or to control.
 pub fn line(digest: &Digest) -> Option<&Arc<Line>> {
     let facts = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
     facts.downcast_ref()
@@ -315,6 +323,124 @@ impl VirtualSocket for Patient {
     }
 }
 
+/// The kit's end of a request with a large body; it is not reused, as Pingora's pool knows the
+/// connections in it by their descriptors.
+///
+/// While Pingora waits to write to a kit it reads nothing from it. A kit that answers while it is
+/// still asked, and reads on when its answer is taken, would wait for ever. So while it takes
+/// nothing, what it says is read into memory, up to a bound. That stays far from it: over HTTP/1.1
+/// the client is not read from meanwhile ([`Gate`]), and over HTTP/2 it sends in frames, of which
+/// Pingora takes one for every four times as much of the answer.
+#[derive(Debug)]
+struct Eager {
+    stream: UnixStream,
+    gate: Option<Arc<Gate>>,
+    ahead: BytesMut,
+    /// Why nothing more is read ahead: said when what was read is taken.
+    fault: Option<io::Error>,
+    ended: bool,
+}
+
+/// Read of an answer while its kit does not read on. The kit's own server (hyper) may hold 400 KiB,
+/// and a socket's buffer twice, that it has to be rid of before it does; as much may be under way.
+const AHEAD_BYTES: usize = 2 << 20;
+/// Read ahead at once.
+const AHEAD_PART: usize = 8 << 10;
+
+impl Eager {
+    fn new(stream: UnixStream, gate: Option<Arc<Gate>>) -> Eager {
+        Eager {
+            stream,
+            gate,
+            ahead: BytesMut::new(),
+            fault: None,
+            ended: false,
+        }
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        while !self.ended && self.ahead.len() < AHEAD_BYTES {
+            let mut part = [0; AHEAD_PART];
+            let mut part = ReadBuf::new(&mut part);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut part) {
+                Poll::Pending => return,
+                Poll::Ready(Err(fault)) => (self.fault, self.ended) = (Some(fault), true),
+                Poll::Ready(Ok(())) if part.filled().is_empty() => self.ended = true,
+                Poll::Ready(Ok(())) => {
+                    self.ahead.extend_from_slice(part.filled());
+                    self.tell();
+                }
+            }
+        }
+    }
+
+    /// Say how much is held.
+    fn tell(&self) {
+        if let Some(gate) = &self.gate {
+            gate.holds(self.ahead.len());
+        }
+    }
+}
+
+impl Drop for Eager {
+    fn drop(&mut self) {
+        if let Some(gate) = &self.gate {
+            gate.holds(0);
+        }
+    }
+}
+
+impl AsyncRead for Eager {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let part = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..part]);
+            self.ahead.advance(part);
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
+            self.tell();
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Err(fault));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Eager {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if written.is_pending() {
+            self.read_ahead(cx);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl VirtualSocket for Eager {
+    fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// An address that Pingora takes as equal to that of any open connection: what a connection may
 /// be reused for, the group key says alone.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1);
@@ -324,6 +450,9 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPE
 pub enum Manner {
     /// Over HTTP/1.1.
     Plain,
+    /// The same over a connection of its own, with a body that may be larger than the buffers on
+    /// its way: see [`Eager`].
+    Bulk,
     /// Over HTTP/1.1, to leave it.
     Upgrade,
     /// Over HTTP/2: it ends with trailers, or is itself a stream in both directions.
@@ -358,12 +487,13 @@ pub fn peer(
     let options = &mut peer.options;
     options.custom_l4 = Some(Arc::new(Connector {
         target,
-        gate: gate.filter(|_| manner == Manner::Upgrade),
+        gate: gate.filter(|_| matches!(manner, Manner::Upgrade | Manner::Bulk)),
+        bulk: manner == Manner::Bulk,
     }));
     options.connection_timeout = Some(limits.connect);
     options.total_connection_timeout = Some(limits.connect);
     options.read_timeout = Some(match manner {
-        Manner::Plain => limits.upstream,
+        Manner::Plain | Manner::Bulk => limits.upstream,
         Manner::Upgrade | Manner::Streams => limits.tunnel,
     });
     if manner == Manner::Streams {

@@ -192,23 +192,33 @@ impl Raw {
     /// Read until it is known what became of a stream.
     pub async fn outcome(&mut self, stream: u32) -> Outcome {
         loop {
+            match self.any_outcome().await {
+                (0, outcome) => return outcome,
+                (one, outcome) if one == stream => return outcome,
+                _ => {}
+            }
+        }
+    }
+
+    /// Read until it is known what became of any stream; of stream 0, what of the connection.
+    pub async fn any_outcome(&mut self) -> (u32, Outcome) {
+        loop {
             let frame = match self.next().await {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Outcome::Closed,
-                Err(_) => return Outcome::Silent,
+                Ok(None) => return (0, Outcome::Closed),
+                Err(_) => return (0, Outcome::Silent),
             };
             let number = |at: usize| {
                 let bytes = frame.payload.get(at..at + 4).expect("four bytes");
                 u32::from_be_bytes(bytes.try_into().expect("four"))
             };
-            match frame.kind {
-                kind::HEADERS if frame.stream == stream => {
-                    return Outcome::Status(status(&frame.payload));
-                }
-                kind::RST_STREAM if frame.stream == stream => return Outcome::Reset(number(0)),
-                kind::GOAWAY => return Outcome::GoAway(number(4)),
-                _ => {}
-            }
+            let outcome = match frame.kind {
+                kind::HEADERS => Outcome::Status(status(&frame.payload)),
+                kind::RST_STREAM => Outcome::Reset(number(0)),
+                kind::GOAWAY => return (0, Outcome::GoAway(number(4))),
+                _ => continue,
+            };
+            return (frame.stream, outcome);
         }
     }
 
@@ -232,6 +242,8 @@ impl Raw {
 /// The status, which comes first: indexed, or a literal whose digits may be in Huffman's code.
 fn status(block: &[u8]) -> u16 {
     match block {
+        // A table of another size comes first (RFC 7541, section 6.3).
+        [0x20, rest @ ..] => status(rest),
         [0x88, ..] => 200,
         [0x89, ..] => 204,
         [0x8a, ..] => 206,

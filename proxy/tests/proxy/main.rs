@@ -24,4 +24,5 @@ mod signin;
 mod smuggling;
 mod streams;
 mod traps;
+mod uploads;
 mod websockets;

@@ -140,6 +140,11 @@ impl Rig {
         self.feed = None;
     }
 
+    /// The certificate that clients trust.
+    pub fn root(&self) -> &[u8] {
+        &self.certs.root
+    }
+
     /// Where the newest successor listens.
     pub fn latest(&self) -> SocketAddr {
         let proxy = self.proxy.lock().expect("no panic");

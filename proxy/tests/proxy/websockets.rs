@@ -16,7 +16,7 @@ use crate::rig::{Container, Rig, eventually};
 /// For anything that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 /// How a WebSocket is opened.
