@@ -19,7 +19,7 @@ die() { printf 'packages: %s\n' "$*" >&2; exit 1; }
 
 BUILD="gcc g++ clang mold cmake pkg-config make git curl ca-certificates"
 ENGINE="incus-base dnsmasq-base btrfs-progs nftables uidmap mmdebstrap zstd jq iproute2 python3 curl bubblewrap"
-TEST="nginx-light openssl bubblewrap chromium libnss3-tools default-jre-headless"
+TEST="nginx-light openssl bubblewrap chromium libnss3-tools default-jre-headless curl nghttp2-client"
 BENCH="nginx-light haproxy caddy wrk nghttp2-client openssl util-linux"
 
 wanted=

@@ -51,6 +51,20 @@ impl Drop for Kit {
     }
 }
 
+/// The size of `/file`.
+pub const FILE_BYTES: usize = 1_000_003;
+
+/// What is in `/file`: bytes that differ from their neighbours.
+pub fn file() -> Vec<u8> {
+    (0..FILE_BYTES).map(|at| (at * 7 % 251) as u8).collect()
+}
+
+/// `compressed`, compressed.
+const GZIP: &[u8] = &[
+    0x1f, 0x8b, 0x8, 0x0, 0x0, 0x0, 0x0, 0x0, 0x2, 0x3, 0x4b, 0xce, 0xcf, 0x2d, 0x28, 0x4a, 0x2d,
+    0x2e, 0x4e, 0x4d, 0x1, 0x0, 0x1e, 0x4b, 0x56, 0x97, 0xa, 0x0, 0x0, 0x0,
+];
+
 type Body = BoxBody<Bytes, Infallible>;
 
 pub fn full(text: impl Into<Bytes>) -> Body {
@@ -251,6 +265,35 @@ async fn answer(
             }
             response
         }
+        // A file, of which a part may be asked for.
+        "/file" => {
+            let range = request
+                .headers()
+                .get("range")
+                .and_then(|it| it.to_str().ok());
+            let range = range.and_then(|it| it.strip_prefix("bytes=")?.split_once('-'));
+            let response = Response::builder().header("accept-ranges", "bytes");
+            match range {
+                None => response.body(full(file())),
+                Some((first, last)) => {
+                    let first: usize = first.parse().expect("a number");
+                    let last = last.parse().unwrap_or(FILE_BYTES - 1);
+                    response
+                        .status(StatusCode::PARTIAL_CONTENT)
+                        .header(
+                            "content-range",
+                            format!("bytes {first}-{last}/{FILE_BYTES}"),
+                        )
+                        .body(full(file()[first..=last].to_vec()))
+                }
+            }
+            .expect("a response")
+        }
+        // Made by gzip once and for all.
+        "/gzip" => Response::builder()
+            .header("content-encoding", "gzip")
+            .body(full(GZIP))
+            .expect("a response"),
         "/status" => Response::builder()
             .status(StatusCode::IM_A_TEAPOT)
             .header("x-mine", "kept")

@@ -23,6 +23,7 @@ mod rig;
 mod signin;
 mod smuggling;
 mod streams;
+mod tools;
 mod traps;
 mod uploads;
 mod websockets;
