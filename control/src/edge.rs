@@ -48,6 +48,9 @@ pub fn of_container(db: &Connection, container: Id, now: Millis) -> rusqlite::Re
 
 fn dress(edge: &mut Edge, document: Option<&crate::rules::Rules>) {
     edge.access = document.map(|document| Arc::new(document.policy()));
+    edge.embedding = document
+        .map(|document| document.embedding().clone())
+        .unwrap_or_default();
     edge.hooks = document
         .filter(|document| !document.hooks.is_empty())
         .map(|document| Arc::new(document.hooks.clone()));

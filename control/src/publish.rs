@@ -16,7 +16,7 @@ use routes::access::Policy;
 use routes::domain::Alias;
 use routes::hook::Hooks;
 use routes::link::Links;
-use routes::table::{Ack, Change, Place, Project, Update, Whole};
+use routes::table::{Ack, Change, Embedding, Place, Project, Update, Whole};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
@@ -46,6 +46,7 @@ pub struct Edge {
     pub access: Option<Arc<Policy>>,
     pub links: Option<Arc<Links>>,
     pub hooks: Option<Arc<Hooks>>,
+    pub embedding: Embedding,
 }
 
 /// Everything that is published and not a machine.
@@ -105,8 +106,10 @@ impl Wanted {
             access,
             links,
             hooks,
+            embedding,
         } = edge.unwrap_or_default();
         (place.access, place.links, place.hooks) = (access, links, hooks);
+        place.embedding = embedding;
         place
     }
 

@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use routes::access::{self, Carrier, Gate, Group, Password, Policy, Program, Reach, Rule, Token};
 use routes::hook::{self, Hook, Hooks};
 use routes::jwt::{self, Algorithm, Jwt, Keys};
+use routes::table::{Embedding, SOURCES};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -56,6 +57,9 @@ pub struct Rules {
     permissions: BTreeMap<String, BTreeMap<String, Value>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hooks: Hooks,
+    /// Who may embed what a container serves.
+    #[serde(default, skip_serializing_if = "Embedding::is_default")]
+    embedding: Embedding,
 }
 
 impl Default for Rules {
@@ -67,6 +71,7 @@ impl Default for Rules {
             groups: BTreeMap::new(),
             permissions: BTreeMap::new(),
             hooks: Hooks::new(),
+            embedding: Embedding::default(),
         }
     }
 }
@@ -434,6 +439,7 @@ impl Rules {
             groups: BTreeMap::new(),
             permissions: BTreeMap::new(),
             hooks: self.hooks.clone(),
+            embedding: self.embedding.clone(),
         };
         for (name, value) in groups {
             let known = self.groups.get(name).map_or(&[][..], Vec::as_slice);
@@ -628,6 +634,38 @@ impl Rules {
             .iter()
             .map(|(group, programs)| (group.clone(), json!(programs)))
             .collect()
+    }
+
+    pub fn embedding(&self) -> &Embedding {
+        &self.embedding
+    }
+
+    /// Say whether pages of other hosts may embed what is served.
+    pub fn allow_embedding(&mut self, allowed: bool) {
+        self.embedding.allowed = allowed;
+    }
+
+    /// Say which sources may frame its pages, none of them where the list is empty; with nothing,
+    /// leave it to what is served.
+    pub fn set_frame_ancestors(&mut self, sources: Option<Vec<String>>) -> Result<(), Wrong> {
+        const PLACE: &str = "/frame_ancestors";
+        let listed = sources.as_deref().unwrap_or_default();
+        if listed.len() > SOURCES {
+            let message = format!("must name at most {SOURCES} sources");
+            return Err(wrong(PLACE, message));
+        }
+        for (at, source) in listed.iter().enumerate() {
+            if !Embedding::is_source(source) {
+                let message = "must be a source such as `https://app.example`, `https://*.example:8443`, `https:` or `'self'`: no path, no space, no other word";
+                return Err(wrong(format!("{PLACE}/{at}"), message));
+            }
+        }
+        if listed.len() > 1 && listed.iter().any(|source| source == "'none'") {
+            let message = "`'none'` stands alone; an empty list says the same";
+            return Err(wrong(PLACE, message));
+        }
+        self.embedding.frame_ancestors = sources;
+        Ok(())
     }
 
     /// What the proxy decides by.

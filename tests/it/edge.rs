@@ -530,7 +530,10 @@ async fn what_the_rules_come_to_can_be_read() {
     assert_eq!(rules.get("/groups").await["groups"], json!([]));
     assert_eq!(
         rules.get("/settings").await,
-        json!({ "enable_proxy": true, "default": "allow", "file_version": 0, "etag": "file:v0" })
+        json!({
+            "enable_proxy": true, "default": "allow", "allow_embedding": true,
+            "frame_ancestors": null, "file_version": 0, "etag": "file:v0",
+        })
     );
     rules
         .write(
@@ -1006,6 +1009,127 @@ async fn who_may_only_read_changes_nothing_at_the_edge() {
         let answer = reader.call(method, &path, body).await;
         refused(answer, 403, "PERMISSION_DENIED");
     }
+    rig.stop().await;
+}
+
+/// Who may embed what a container serves: as the API was told, so the proxy tells browsers.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_embed_a_container_is_a_setting_of_it() {
+    let rig = Rig::start().await;
+    let web = rig.create("web").await;
+    let other = rig.create("other").await;
+    let said = async |container: &tests::rig::Container, name: &str| {
+        let heard = rig
+            .kit(
+                container,
+                "terminal",
+                Method::GET,
+                "/api/v1/terminal/health",
+                |it| it,
+            )
+            .await;
+        let heard = heard.expect(200);
+        let values = heard.headers.get_all(name).into_iter();
+        let values: Vec<&str> = values.map(|it| it.to_str().expect("text")).collect();
+        values.join(", ")
+    };
+    const POLICY: &str = "content-security-policy";
+    const RESOURCE: &str = "cross-origin-resource-policy";
+    let before = said(&web, POLICY).await;
+    assert!(!before.contains("frame-ancestors https:"), "{before}");
+    assert_eq!(said(&web, RESOURCE).await, "cross-origin");
+    let mut settings = Document {
+        rig: &rig,
+        path: format!("/api/v1/containers/{}/proxy/settings", web.id),
+        version: 0,
+    };
+    let listed = json!([
+        "'self'",
+        "https://app.example",
+        "https://*.example.org:8443"
+    ]);
+    let after = settings
+        .write(Method::PUT, "", json!({ "frame_ancestors": listed }))
+        .await;
+    assert_eq!(
+        (&after["frame_ancestors"], &after["allow_embedding"]),
+        (&listed, &json!(true))
+    );
+    let policy = said(&web, POLICY).await;
+    let written = "frame-ancestors 'self' https://app.example https://*.example.org:8443";
+    assert!(policy.ends_with(written), "{policy}");
+    assert!(!said(&other, POLICY).await.contains("app.example"));
+    // Only what is named changes; what is written of it reads as it was written.
+    let after = settings
+        .write(Method::PATCH, "", json!({ "allow_embedding": false }))
+        .await;
+    assert_eq!(after["frame_ancestors"], listed);
+    assert_eq!(settings.get("").await, after);
+    assert!(said(&web, POLICY).await.ends_with("frame-ancestors 'self'"));
+    assert_eq!(said(&web, RESOURCE).await, "same-origin");
+    settings
+        .write(
+            Method::PUT,
+            "",
+            json!({ "allow_embedding": true, "frame_ancestors": [] }),
+        )
+        .await;
+    assert!(said(&web, POLICY).await.ends_with("frame-ancestors 'none'"));
+
+    // Nothing that is no source, and nothing of an older version.
+    for bad in [
+        json!("https://app.example"),
+        json!([""]),
+        json!(["https://a b"]),
+        json!(["https://a.example; script-src *"]),
+        json!(["https://a.example, https://b.example"]),
+        json!(["https://a.example\r\nset-cookie: a=1"]),
+        json!(["'unsafe-inline'"]),
+        json!(["https://a.example/path"]),
+        json!(["'none'", "https://a.example"]),
+        json!([1]),
+        json!(vec!["https://a.example"; 33]),
+        json!([format!("https://{}.example", "a".repeat(400))]),
+    ] {
+        let answer = settings
+            .send(Method::PUT, "", json!({ "frame_ancestors": bad }))
+            .await;
+        assert_eq!(answer.status, 400, "{bad}");
+    }
+    let stale = settings
+        .at(
+            Method::PUT,
+            "",
+            json!({ "frame_ancestors": null }),
+            Some("file:v1"),
+        )
+        .await;
+    refused(stale, 412, "PRECONDITION_FAILED");
+    let unsaid = settings
+        .at(Method::PUT, "", json!({ "frame_ancestors": null }), None)
+        .await;
+    refused(unsaid, 428, "PRECONDITION_REQUIRED");
+    assert_eq!(settings.get("").await["frame_ancestors"], json!([]));
+
+    // Rules that are written anew leave it, and with them it goes.
+    let permissions = format!("/api/v1/containers/{}/proxy/permissions", web.id);
+    let version = settings.version;
+    let mut rules = Document {
+        rig: &rig,
+        path: permissions,
+        version,
+    };
+    let anew = json!({
+        "project": web.project.to_string(), "container": web.id.to_string(),
+        "groups": {}, "permissions": {}, "default": "allow",
+    });
+    rules.write(Method::PUT, "", anew).await;
+    assert!(said(&web, POLICY).await.ends_with("frame-ancestors 'none'"));
+    rules
+        .send(Method::DELETE, "", Value::Null)
+        .await
+        .expect(200);
+    assert_eq!(said(&web, POLICY).await, before);
     rig.stop().await;
 }
 

@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 
 use super::containers::invalid;
 use super::proxy_hooks::{Hook, shown};
-use super::proxy_permissions::{Change, Fallback, OfContainer, Version, change, etag, read, rule};
-use super::text::IdText;
+use super::proxy_permissions::{
+    Change, Fallback, OfContainer, Version, change, etag, read, refused, rule,
+};
+use super::text::{IdText, given};
 use crate::control::Control;
 use crate::rules::WITHOUT_HOOKS;
 
@@ -144,6 +146,11 @@ pub struct Settings {
     enable_proxy: bool,
     /// What is done to everybody whom no group lets in.
     default: &'static str,
+    /// Whether pages of other hosts may embed what it serves.
+    allow_embedding: bool,
+    /// The sources that may frame its pages; nobody where the list is empty, and what the service
+    /// says by itself where it is null.
+    frame_ancestors: Option<Vec<String>>,
     file_version: u64,
     etag: String,
 }
@@ -154,6 +161,8 @@ impl Settings {
         Settings {
             enable_proxy: rules.enabled,
             default: rule(rules.default),
+            allow_embedding: rules.embedding().allowed,
+            frame_ancestors: rules.embedding().frame_ancestors.clone(),
             file_version: kept.version,
             etag: etag(kept.version),
         }
@@ -188,6 +197,14 @@ pub struct UpdateSettings {
     if_match: Option<Version>,
     enable_proxy: Option<bool>,
     default: Option<Fallback>,
+    /// Whether pages of other hosts may embed what it serves. Where not, browsers are told so with
+    /// every answer, whatever the service says.
+    allow_embedding: Option<bool>,
+    /// The sources that may frame its pages, in the form of the Content Security Policy: `'self'`,
+    /// `https://app.example`, `https://*.example:8443`, `https:`. At most 32; nobody where the list
+    /// is empty; null leaves it to what the service says. It replaces what the service says.
+    #[serde(default, deserialize_with = "given")]
+    frame_ancestors: Option<Option<Vec<String>>>,
 }
 
 impl Operation for UpdateSettings {
@@ -202,6 +219,7 @@ impl Operation for UpdateSettings {
 
     async fn run(self, control: Control, call: Call) -> Result<Settings, Fault> {
         let (enabled, default) = (self.enable_proxy, self.default);
+        let (embedding, ancestors) = (self.allow_embedding, self.frame_ancestors);
         let (_, kept, ()) =
             change::<OfContainer, ()>(&control, &call, self.id.0, self.if_match, move |rules| {
                 let mut rules = rules.unwrap_or_default();
@@ -210,6 +228,12 @@ impl Operation for UpdateSettings {
                 }
                 if let Some(default) = default {
                     rules.default = default.into();
+                }
+                if let Some(allowed) = embedding {
+                    rules.allow_embedding(allowed);
+                }
+                if let Some(sources) = ancestors {
+                    rules.set_frame_ancestors(sources).map_err(refused)?;
                 }
                 Ok((Change::Rules(rules), ()))
             })

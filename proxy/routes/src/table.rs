@@ -85,8 +85,13 @@ impl Default for Embedding {
     }
 }
 
+/// Sources that may be listed in [`Embedding::frame_ancestors`]: more would make a header that
+/// clients refuse.
+pub const SOURCES: usize = 32;
+
 impl Embedding {
-    fn is_default(&self) -> bool {
+    /// Whether it says nothing.
+    pub fn is_default(&self) -> bool {
         *self == Embedding::default()
     }
 

@@ -204,6 +204,30 @@ async fn the_owner_says_who_may_frame() {
     }
 }
 
+/// The story is `kit-services/ui/test/embedding.mjs`; the pages' packages have to be installed.
+#[tokio::test]
+#[ignore = "needs Node and Chromium: `make pages` plays it"]
+async fn embedding_with_a_browser() {
+    let mut rig = Rig::start().await;
+    let open = rig.running().await;
+    let mut listed = rig.running().await;
+    listed.place.embedding.frame_ancestors = Some(vec!["http://127.0.0.1:*".into()]);
+    rig.upsert(&listed.place).await;
+    let mut shut = rig.running().await;
+    shut.place.embedding.allowed = false;
+    rig.upsert(&shut.place).await;
+    let port = rig.https.port();
+    let mut story = tokio::process::Command::new("node");
+    let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../kit-services/ui");
+    story.current_dir(pages).arg("test/embedding.mjs");
+    for web in [&open, &listed, &shut] {
+        story.arg(format!("https://{}:{port}/", web.host("http-3000")));
+    }
+    let plain = format!("http://{}:{}/", open.host("http-3000"), rig.http.port());
+    let played = story.arg(plain).status().await.expect("node runs");
+    assert!(played.success());
+}
+
 /// Pages of any origin may call the API with a token that they bring; a cookie counts for nothing.
 #[tokio::test]
 async fn the_api_is_open_to_tokens_and_closed_to_cookies() {

@@ -294,6 +294,16 @@ async fn answer(
             .header("content-encoding", "gzip")
             .body(full(GZIP))
             .expect("a response"),
+        "/page" => Response::builder()
+            .header("content-type", "text/html")
+            .body(full("<!doctype html><title>a page</title><body>a page"))
+            .expect("a response"),
+        // A worker that would like to have more than its directory.
+        "/deep/worker.js" => Response::builder()
+            .header("content-type", "text/javascript")
+            .header("service-worker-allowed", "/")
+            .body(full("self.onmessage = () => {}"))
+            .expect("a response"),
         "/status" => Response::builder()
             .status(StatusCode::IM_A_TEAPOT)
             .header("x-mine", "kept")
