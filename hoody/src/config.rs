@@ -61,6 +61,11 @@ const SETTINGS: &[Setting] = &[
         help: "Load balancers in front that speak the PROXY protocol, with commas between, such as 10.0.0.0/8 [default: none]",
     },
     Setting {
+        key: "resolvers",
+        value: "system|off|SERVERS",
+        help: "Who is asked where custom domains lead: the DNS servers of this machine, nobody, or servers with commas between, such as 192.0.2.53 or [2001:db8::53]:5353 [default: system; off for a local domain]",
+    },
+    Setting {
         key: "runtime",
         value: "incus|local",
         help: "What runs containers [default: incus; without root: local]",
@@ -167,6 +172,8 @@ pub struct Config {
     bind: Option<Vec<IpAddr>>,
     /// Load balancers that say for whom they speak.
     pub senders: Vec<proxy::Network>,
+    /// Who is asked where custom domains lead.
+    pub resolvers: proxy::Resolvers,
     pub runtime: Runtime,
     /// Whether somebody chose it.
     pub is_runtime_chosen: bool,
@@ -315,7 +322,14 @@ impl Config {
             .with_context(|| format!("`{domain}` cannot be the domain of node `{node}`"))?;
         let engine_name = text("engine.name", "hoody");
         check_engine_name(&engine_name)?;
+        let resolvers = match values.get("resolvers") {
+            Some(value) => resolvers(value)?,
+            // Nobody's name leads to a machine that only itself can reach.
+            None if zone.is_local() => proxy::Resolvers::Off,
+            None => proxy::Resolvers::System,
+        };
         Ok(Config {
+            resolvers,
             zone,
             http,
             https,
@@ -424,6 +438,7 @@ impl Config {
             https,
             bind,
             senders,
+            resolvers,
             engine_socket,
             ..
         } = self;
@@ -432,7 +447,7 @@ impl Config {
         let (memory, disk) = (self.machine_memory, self.machine_disk);
         let processes = self.machine_processes;
         format!(
-            "{state:?} {domain} {node} {http} {https} {bind:?} {senders:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
+            "{state:?} {domain} {node} {http} {https} {bind:?} {senders:?} {resolvers:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
              {proxy_metrics:?} {control_metrics:?} {memory:?} {disk:?} {processes}"
         )
     }
@@ -691,6 +706,28 @@ fn port(value: Option<&Value>, default: u16) -> anyhow::Result<u16> {
     }
 }
 
+/// The port of DNS.
+const DNS_PORT: u16 = 53;
+
+fn resolvers(value: &Value) -> anyhow::Result<proxy::Resolvers> {
+    let Value { text, source } = value;
+    let servers = match text.as_str() {
+        "off" => return Ok(proxy::Resolvers::Off),
+        "system" => return Ok(proxy::Resolvers::System),
+        servers => servers,
+    };
+    let parse = |part: &str| {
+        let part = part.trim();
+        let with_port = part.parse::<SocketAddr>();
+        let alone = |_| part.parse().map(|ip: IpAddr| SocketAddr::new(ip, DNS_PORT));
+        with_port.or_else(alone).with_context(|| {
+            format!("{source}: `{part}` is neither `system` nor `off`, and no address of a DNS server such as 192.0.2.53 or 127.0.0.1:5353")
+        })
+    };
+    let servers = servers.split(',').map(parse).collect::<Result<_, _>>()?;
+    Ok(proxy::Resolvers::At(servers))
+}
+
 fn addresses(value: &Value) -> anyhow::Result<Vec<IpAddr>> {
     let Value { text, source } = value;
     let parse = |part: &str| {
@@ -893,6 +930,26 @@ mod tests {
     }
 
     #[test]
+    fn custom_domains_are_asked_for_where_the_world_can_reach_the_node() {
+        use proxy::Resolvers::{At, Off, System};
+        let at = |servers: &[&str]| At(servers.iter().map(|it| it.parse().unwrap()).collect());
+        let public = ("domain", "example.org");
+        for (flags, expected) in [
+            (vec![], Off),
+            (vec![public], System),
+            (vec![("resolvers", "system")], System),
+            (vec![public, ("resolvers", "off")], Off),
+            (vec![("resolvers", "192.0.2.53")], at(&["192.0.2.53:53"])),
+            (
+                vec![("resolvers", "127.0.0.1:5353, 2001:db8::53,[::1]:54")],
+                at(&["127.0.0.1:5353", "[2001:db8::53]:53", "[::1]:54"]),
+            ),
+        ] {
+            assert_eq!(load(&flags, &[], "", true).unwrap().resolvers, expected);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_says_who_said_it() {
         for (flags, variables, file, words) in [
             (
@@ -908,6 +965,12 @@ mod tests {
                 "HOODY_HTTP: `0` is not a port",
             ),
             (vec![], vec![], "http = 70000", "`70000` is not a port"),
+            (
+                vec![("resolvers", "192.0.2.53,none")],
+                vec![],
+                "",
+                "--resolvers: `none` is neither `system` nor `off`",
+            ),
             (vec![], vec![], "colour = 1", "there is no setting `colour`"),
             (vec![], vec![], "domain = [", "is not TOML"),
             (

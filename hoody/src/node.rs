@@ -245,6 +245,7 @@ pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         settings.http = addresses.iter().map(|ip| SocketAddr::new(*ip, config.http)).collect();
         settings.https = addresses.iter().map(|ip| SocketAddr::new(*ip, config.https)).collect();
         settings.senders = config.senders.clone();
+        settings.resolvers = config.resolvers.clone();
         settings.public_https_port = Some(config.https);
         settings.metrics = config.proxy_metrics;
         let end = async {
@@ -256,7 +257,12 @@ pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 None => told.await,
             }
         };
-        let started = |bound: &proxy::Bound| info!(http = ?bound.http, https = ?bound.https, "the proxy listens");
+        let resolver = certs.resolver();
+        let started = |proxy: &proxy::Proxy| {
+            let bound = proxy.bound();
+            info!(http = ?bound.http, https = ?bound.https, "the proxy listens");
+            proxy.domains().certified_by(move |host| resolver.find(host).is_some());
+        };
         Box::pin(proxy::run(settings, certs.resolver(), started, end)).await?;
         Ok(ExitCode::SUCCESS)
     })

@@ -51,6 +51,8 @@ pub struct Metrics {
     /// Requests that a hook's script was asked about, by what came of it.
     pub hooks: IntCounterVec,
     pub wrong_credentials: IntCounter,
+    /// Names that were looked up because they could be custom domains, by what came of it.
+    pub domain_lookups: IntCounterVec,
 }
 
 /// Upper bounds in seconds, from a local hit to a long poll.
@@ -146,6 +148,11 @@ impl Metrics {
                 "hooks_total",
                 "Requests that a hook's script was asked about.",
                 &["outcome"],
+            ),
+            domain_lookups: counters(
+                "domain_lookups_total",
+                "Names that were looked up because they could be custom domains.",
+                &["result"],
             ),
             container_log_lost: counter(
                 "container_log_lost_total",

@@ -21,6 +21,8 @@ pub struct Config {
     pub senders: Vec<Network>,
     /// The port that a redirect to HTTPS names; the first of `https` where not given.
     pub public_https_port: Option<u16>,
+    /// Who is asked where custom domains lead.
+    pub resolvers: Resolvers,
     /// Prometheus metrics, on a loopback address.
     pub metrics: Option<SocketAddr>,
     /// The socket on which control pushes the routing table.
@@ -53,6 +55,7 @@ impl Config {
             https: Vec::new(),
             senders: Vec::new(),
             public_https_port: None,
+            resolvers: Resolvers::Off,
             metrics: None,
             feed: run.join("feed.sock"),
             table: state.join("proxy/table.json"),
@@ -66,6 +69,17 @@ impl Config {
             limits: Limits::default(),
         }
     }
+}
+
+/// The DNS servers that are asked where custom domains lead; they have to resolve what they are
+/// asked, as those of a machine do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolvers {
+    /// None: no name of another domain is known here.
+    Off,
+    /// Those in `/etc/resolv.conf`.
+    System,
+    At(Vec<SocketAddr>),
 }
 
 /// Where the access log goes: JSON, one line a request.

@@ -6,7 +6,6 @@
 //! rules have changed: see [`crate::lines`].
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
@@ -250,7 +249,6 @@ impl Passed {
             link: self.link,
             until: self.until,
             rules: Mutex::new(rules),
-            cut: AtomicBool::new(false),
         };
         Pass {
             identity: self.identity,
@@ -279,8 +277,6 @@ pub struct Exchange {
     until: Option<u64>,
     /// What it was judged by last.
     rules: Mutex<Rules>,
-    /// Whether it was ended because it is no longer allowed.
-    cut: AtomicBool,
 }
 
 /// Decide about a request.
@@ -458,15 +454,6 @@ pub fn sign_in(rules: &Rules, visitor: &Visitor, offer: &Offer, keys: &Keys, now
 }
 
 impl Exchange {
-    pub fn cut(&self) {
-        self.cut.store(true, Ordering::Release);
-    }
-
-    /// Whether it was ended because it is no longer allowed.
-    pub fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
-    }
-
     /// Whether it may go on. `rules` are those of now; without any, everybody may.
     pub fn stands(&self, rules: Option<&Rules>, now: u64) -> bool {
         let Some(rules) = rules else { return true };

@@ -17,7 +17,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use proxy_logs::Capture;
 use routes::access::{Carrier, Challenge};
-use routes::address::{Address, Name};
+use routes::address::{Address, Name, Rejection};
 use routes::link;
 use routes::table::{Place, Table};
 
@@ -25,18 +25,19 @@ use crate::Shared;
 use crate::admit::admit;
 use crate::connection::Connection;
 use crate::cookies;
+use crate::domains::NotLed;
 use crate::evidence::without_cookies;
 use crate::gates::{self, Outcome, Pass, Rules, SignedIn, Tried, Visitor};
 use crate::hooks::Rewrite;
 use crate::isolation;
 use crate::limits::RequestPermit;
-use crate::lines::Line;
+use crate::lines::{Carried, End, Line, Way};
 use crate::listen::millis_now;
 use crate::logs::{self, Record};
 use crate::mount::{self, Mounted};
 use crate::outbound;
 use crate::query;
-use crate::refusals::{Answer, Asked, Audience, Refusal};
+use crate::refusals::{Answer, Asked, Audience, Domain, Refusal};
 use crate::request::{
     audience, authority, check_wire, connection, declared_length, is_bulk, is_preflight, is_stream,
     is_websocket, next_part, upgrade,
@@ -164,6 +165,8 @@ pub struct Visit {
     started: Instant,
     connection: Option<Arc<Connection>>,
     name: Option<Name>,
+    /// Whether the name is a custom domain.
+    domain: bool,
     destination: Option<Destination>,
     /// Whether it may go there.
     admitted: bool,
@@ -182,6 +185,8 @@ pub struct Visit {
     refusal: Option<&'static str>,
     /// The right to pass, for a container that has rules.
     pass: Option<Box<Pass>>,
+    /// What may end it before it is over: a change of rules, or of the alias it came by.
+    carried: Option<Arc<Carried>>,
     /// The connection to its kit, while this is what it carries.
     line: Option<Arc<Line>>,
     /// Its body, while it comes over HTTP/2.
@@ -240,6 +245,7 @@ impl ProxyHttp for Gateway {
             started: Instant::now(),
             connection: None,
             name: None,
+            domain: false,
             destination: None,
             admitted: false,
             opened: None,
@@ -252,6 +258,7 @@ impl ProxyHttp for Gateway {
             upstream: None,
             refusal: None,
             pass: None,
+            carried: None,
             line: None,
             upload: None,
             secrets: Vec::new(),
@@ -298,8 +305,17 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         visit: &mut Visit,
     ) -> pingora::Result<bool> {
-        let verdict = self.judge(session, visit).unwrap_or_else(|verdict| verdict);
-        match verdict {
+        let verdict = match self.hear(session, visit) {
+            Ok((name, Err(Rejection::ForeignDomain))) if self.shared.domains.may_lead(&name) => {
+                let found = Box::pin(self.follow(&name, visit)).await;
+                found.and_then(|address| self.judge(session, visit, name, address))
+            }
+            Ok((name, address)) => address
+                .map_err(|why| Verdict::Refuse(refuse_host(why)))
+                .and_then(|address| self.judge(session, visit, name, address)),
+            Err(verdict) => Err(verdict),
+        };
+        match verdict.unwrap_or_else(|verdict| verdict) {
             Verdict::Pass => {
                 visit.admitted = true;
                 if self.hooked(session, visit).await? {
@@ -402,7 +418,7 @@ impl ProxyHttp for Gateway {
                 .as_ref()
                 .filter(|it| !it.h2)
                 .map(|it| it.gate.clone()),
-            visit.pass.is_some(),
+            visit.carried.is_some(),
             &self.shared.lines,
             &config.control,
             &config.limits,
@@ -421,8 +437,8 @@ impl ProxyHttp for Gateway {
         let Some(line) = digest.and_then(upstream::line) else {
             return Ok(());
         };
-        if let Some(pass) = &visit.pass {
-            line.carry(pass.exchange.clone());
+        if let Some(carried) = &visit.carried {
+            line.carry(carried.clone());
             visit.line = Some(line.clone());
         }
         if session.is_http2() && visit.manner != Manner::Streams && !session.is_body_done() {
@@ -555,7 +571,7 @@ impl ProxyHttp for Gateway {
             && !session.as_ref().retry_buffer_truncated()
             && session.response_written().is_none()
             // What was cut off has to be judged again first.
-            && !visit.is_cut()
+            && visit.ended().is_none()
             && !visit.is_late();
         error.set_retry(reused && lost && repeatable);
         error
@@ -597,12 +613,12 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, visit: &mut Visit) {
-        if let (Some(line), Some(pass)) = (&visit.line, &visit.pass) {
-            line.leave(&pass.exchange);
+        if let (Some(line), Some(carried)) = (&visit.line, &visit.carried) {
+            line.leave(carried);
         }
-        if visit.is_cut() {
+        if let Some(refusal) = visit.ended() {
             self.shared.metrics.cut.inc();
-            visit.refusal = Some(Refusal::AccessDenied.code());
+            visit.refusal = Some(refusal.code());
         }
         self.log(session, error, visit);
         // Over HTTP/2 a connection has no time between requests that is its own.
@@ -631,9 +647,14 @@ impl ProxyHttp for Gateway {
 }
 
 impl Gateway {
-    /// Hear the request out and say where it goes. `Err` is only the way out early.
-    fn judge(&self, session: &mut Session, visit: &mut Visit) -> Result<Verdict, Verdict> {
-        let Shared { config, table, .. } = &*self.shared;
+    /// Hear the request out: whether it may be understood, and which name it asks for. `Err` is
+    /// only the way out early.
+    fn hear(
+        &self,
+        session: &mut Session,
+        visit: &mut Visit,
+    ) -> Result<(Name, Result<Address, Rejection>), Verdict> {
+        let config = &self.shared.config;
         let bad = |why| Verdict::Refuse(Refusal::BadRequest(why));
         if !session.is_http2() {
             check_wire(session).map_err(bad)?;
@@ -668,8 +689,44 @@ impl Gateway {
         if secured.is_some_and(|secured| !secured.covers(name.as_str())) {
             return Err(Refusal::Misdirected.into());
         }
-        let address = address.map_err(|why| Verdict::Refuse(refuse_host(why)))?;
+        Ok((name, address))
+    }
+
+    /// Where a name of another domain leads.
+    async fn follow(&self, name: &Name, visit: &mut Visit) -> Result<Address, Verdict> {
+        let client = visit.connection.as_ref().map(|it| it.client.ip());
+        let alias = self.shared.domains.alias(name, client).await;
+        let alias = alias.map_err(|why| self.not_led(name, why))?;
+        visit.domain = true;
+        Ok(Address::Alias(alias))
+    }
+
+    fn not_led(&self, name: &Name, why: NotLed) -> Refusal {
+        let zone = &self.shared.config.zone;
+        let domain = Domain {
+            name: name.as_str().to_owned(),
+            aliases: format!("{}.{}", zone.node(), zone.containers()),
+        };
+        Refusal::Domain(Box::new(domain), why)
+    }
+
+    /// Say where a request for this address goes. `Err` is only the way out early.
+    fn judge(
+        &self,
+        session: &mut Session,
+        visit: &mut Visit,
+        name: Name,
+        address: Address,
+    ) -> Result<Verdict, Verdict> {
+        let Shared { config, table, .. } = &*self.shared;
+        let secured = visit.connection.as_ref().and_then(|it| it.secured.as_ref());
         if secured.is_none() && !config.zone.is_local() {
+            if visit.domain && !self.leads(&address) {
+                return Err(self.not_led(&name, NotLed::NoAlias).into());
+            }
+            if visit.domain && !self.shared.domains.is_certified(name.as_str()) {
+                return Err(Refusal::Uncertified(name.as_str().into()).into());
+            }
             return Err(self.to_https(session.req_header(), &name));
         }
         if visit.api && is_preflight(session.req_header()) {
@@ -684,8 +741,10 @@ impl Gateway {
             Address::Local => self.inside(session, visit, &table)?,
             other => other,
         };
-        let now = || jiff::Timestamp::now().as_millisecond();
-        let destination = resolve(&address, &table, now)?;
+        let destination = resolve(&address, &table, now).map_err(|refusal| match refusal {
+            Refusal::UnknownHost if visit.domain => self.not_led(&name, NotLed::NoAlias),
+            refusal => refusal,
+        })?;
         // Known from here on, so that the container's log has what was not let through.
         visit.destination = Some(destination.clone());
         if let Destination::Kit { place, door, alias } = &destination {
@@ -698,7 +757,20 @@ impl Gateway {
             }
         }
         admit(&destination)?;
+        if let Destination::Kit { alias, .. } = &destination {
+            let way = alias.clone().map(|alias| Way {
+                alias,
+                asked: session.req_header().raw_path().into(),
+            });
+            let exchange = visit.pass.as_ref().map(|pass| pass.exchange.clone());
+            visit.carried = Carried::of(exchange, way);
+        }
         Ok(Verdict::Pass)
+    }
+
+    /// Whether there is something at this address.
+    fn leads(&self, address: &Address) -> bool {
+        resolve(address, &self.shared.table.load(), now).is_ok()
     }
 
     /// A name that the world can reach is served over HTTPS, and says so where it was.
@@ -1087,15 +1159,17 @@ impl Gateway {
         extensions.insert(logs::scope(&place));
         // What the rules do not allow any more is cut off; a container that is gone ends its log
         // itself.
-        let exchange = visit.pass.as_ref().map(|pass| pass.exchange.clone());
+        let carried = visit.carried.clone();
         let stands = || {
             let table = shared.table.load();
             let Some(place) = table.places.get(&place.container) else {
                 return true;
             };
             let rules = Rules::of(place, &table);
-            match &exchange {
-                Some(exchange) => exchange.stands(rules.as_ref(), millis_now() / 1_000),
+            match &carried {
+                Some(carried) => carried
+                    .has_to_end(&table, rules.as_ref(), millis_now())
+                    .is_none(),
                 None => rules.is_none(),
             }
         };
@@ -1263,12 +1337,18 @@ impl Visit {
         self.upload.as_ref().is_some_and(|upload| upload.is_late())
     }
 
-    /// Whether what it was doing was ended because the rules have changed.
-    fn is_cut(&self) -> bool {
-        self.pass
-            .as_ref()
-            .is_some_and(|pass| pass.exchange.is_cut())
+    /// What there is to say where it was ended because rules or its alias have changed.
+    fn ended(&self) -> Option<Refusal> {
+        match self.carried.as_ref()?.ended()? {
+            End::Rules => Some(Refusal::AccessDenied),
+            End::Way => Some(Refusal::UnknownHost),
+        }
     }
+}
+
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
 }
 
 /// What the gates of a container see of a request.
@@ -1427,7 +1507,7 @@ fn refusal_for(error: &Error, visit: &Visit) -> Option<Refusal> {
         (ErrorSource::Downstream, _) => {
             Some(Refusal::BadRequest("its headers or its body are malformed"))
         }
-        _ if visit.is_cut() => Some(Refusal::AccessDenied),
+        _ if visit.ended().is_some() => visit.ended(),
         _ if visit.is_late() => Some(Refusal::RequestTimeout),
         _ if visit.api => Some(Refusal::ControlAway),
         (_, ConnectTimedout | ReadTimedout | WriteTimedout) => Some(Refusal::ServiceSilent),

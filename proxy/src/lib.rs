@@ -12,7 +12,8 @@
 //!   its buffers.
 //! - `gateway`: the life of a request, as the phases of Pingora's `ProxyHttp`.
 //! - `request`: what is read out of a request before anything is decided.
-//! - `resolve`: address → destination · `admit`: may it pass now?
+//! - `resolve`: address → destination · `domains`: names of other people's that lead to an alias ·
+//!   `admit`: may it pass now?
 //! - `gates`: may this visitor? With `evidence` (what a request brings), `session` (the cookie of
 //!   somebody who has signed in), `signin` (the page), `attempts` (how often one may be wrong) and
 //!   `lines` (what goes on, and when it has to end).
@@ -36,6 +37,7 @@ mod attempts;
 pub mod config;
 mod connection;
 mod cookies;
+mod domains;
 mod elders;
 mod evidence;
 mod feed;
@@ -71,7 +73,8 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use routes::Table;
 
-pub use config::{AccessLog, Config, Limits};
+pub use config::{AccessLog, Config, Limits, Resolvers};
+pub use domains::{Domains, NotLed};
 pub use listen::{Bound, Proxy, StartProxy};
 pub use refusals::REFUSALS;
 pub use sender::{Network, NoNetwork};
@@ -81,16 +84,16 @@ pub use sender::{Network, NoNetwork};
 pub const QUIET: &str = "pingora_proxy=off,pingora_core=off";
 
 /// Serve in a process of its own until `shutdown` resolves or a successor has taken over, then
-/// drain. `started` learns the addresses that were bound.
+/// drain. `started` is told of it once it serves.
 pub async fn run(
     config: Config,
     certs: Arc<dyn rustls::server::ResolvesServerCert>,
-    started: impl FnOnce(&Bound),
+    started: impl FnOnce(&Proxy),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartProxy> {
     listen::raise_descriptors(&config.limits);
     let proxy = Proxy::start(config, certs)?;
-    started(proxy.bound());
+    started(&proxy);
     let handed_over = tokio::select! {
         () = shutdown => false,
         () = proxy.handed_over() => true,
@@ -123,6 +126,7 @@ struct Shared {
     lines: Arc<lines::Lines>,
     uploads: uploads::Uploads,
     asking: Arc<hooks::Asking>,
+    domains: Domains,
     /// The port that a redirect to HTTPS names.
     https_port: u16,
     /// Whether a successor serves, so that nobody is hurried away.

@@ -2,26 +2,29 @@
 //!
 //! A request is judged when it comes; what it becomes may last for days. So every connection to a
 //! kit is known here by its container, and a reviewer looks a few times a second whether the rules
-//! still allow what goes on over it. What they do not allow is cut: the socket is shut down in
-//! both directions, and the exchange ends as if the kit had gone away.
+//! still allow what goes on over it, and whether the alias that it came by still leads there. What
+//! may not go on is cut: the socket is shut down in both directions, and the exchange ends as if the
+//! kit had gone away.
 //!
-//! The price is paid per connection, and by requests to containers that have rules. A request to
-//! any other touches nothing of this.
+//! The price is paid per connection, and by requests that come by an alias or to containers that
+//! have rules. A request to any other touches nothing of this.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use routes::Id;
+use routes::domain::Alias;
 use routes::table::Table;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::Shutdown;
 use tokio::net::UnixStream;
 
 use crate::gates::{Exchange, Rules};
+use crate::resolve::target;
 
 /// Between two looks at what goes on: how late a change of rules may end what it forbids.
 pub const REVIEW: Duration = Duration::from_millis(250);
@@ -41,16 +44,119 @@ pub struct Lines {
 pub struct Line {
     container: Id,
     serial: u64,
-    /// Whether it carries requests that were judged by rules; all others pass over other lines.
-    gated: bool,
+    /// Whether what it carries is told to it; all else passes over other lines.
+    watched: bool,
     /// The same socket under another number, so that it can be shut down from outside.
     socket: OwnedFd,
-    /// What is under way, for a line that is gated.
-    exchange: Mutex<Option<Arc<Exchange>>>,
-    /// When it is to be cut, in milliseconds since 1970.
-    doomed: AtomicU64,
+    /// What is under way, for a line that is watched.
+    carried: Mutex<Option<Arc<Carried>>>,
+    /// For one that is not.
+    doom: Doom,
     cut: AtomicBool,
     lines: Weak<Lines>,
+}
+
+/// A request that may have to end before it is over.
+#[derive(Debug)]
+pub struct Carried {
+    /// How it passed the gates; nothing where there were none.
+    exchange: Option<Arc<Exchange>>,
+    /// By which alias it came, if it came by one.
+    way: Option<Way>,
+    doom: Doom,
+    /// Why it was ended, as [`End`]; 0 where it was not.
+    ended: AtomicU8,
+}
+
+/// The alias by which a request came.
+#[derive(Debug)]
+pub struct Way {
+    pub alias: Arc<Alias>,
+    /// The path and query that were asked for.
+    pub asked: Box<[u8]>,
+}
+
+/// Why something was ended before it was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The rules do not allow it any more, or its container is gone.
+    Rules = 1,
+    /// The alias that it came by does not lead there any more.
+    Way = 2,
+}
+
+/// When something ends that nobody was asked for, in milliseconds since 1970; 0 while it may go on.
+#[derive(Debug, Default)]
+struct Doom(AtomicU64);
+
+impl Doom {
+    /// Whether it is due; `rules` says whether there are any.
+    fn is_due(&self, rules: bool, now: u64) -> bool {
+        match (rules, self.0.load(Ordering::Relaxed)) {
+            (false, _) => self.0.store(0, Ordering::Relaxed),
+            (true, 0) => self.0.store(now + GRACE_MILLIS, Ordering::Relaxed),
+            (true, at) => return at <= now,
+        }
+        false
+    }
+}
+
+impl Way {
+    /// Whether it leads where it led. `now` is in milliseconds since 1970.
+    fn stands(&self, table: &Table, now: u64) -> bool {
+        let Some(alias) = table.aliases.get(&*self.alias.name) else {
+            return false;
+        };
+        let leads = |alias| target(alias, &self.asked).ok();
+        let same = Arc::ptr_eq(alias, &self.alias)
+            || (alias.container == self.alias.container
+                && alias.door == self.alias.door
+                && leads(alias).is_some()
+                && leads(alias) == leads(&self.alias));
+        same && alias.stands(now.cast_signed())
+    }
+}
+
+impl Carried {
+    /// Nothing for a request that may go on whatever happens to rules and aliases, but the first
+    /// rules of its container.
+    pub fn of(exchange: Option<Arc<Exchange>>, way: Option<Way>) -> Option<Arc<Carried>> {
+        (exchange.is_some() || way.is_some()).then(|| {
+            Arc::new(Carried {
+                exchange,
+                way,
+                doom: Doom::default(),
+                ended: AtomicU8::new(0),
+            })
+        })
+    }
+
+    /// Why it has to end, if it has to. `rules` are those of its container, and `now` is in
+    /// milliseconds since 1970.
+    pub fn has_to_end(&self, table: &Table, rules: Option<&Rules>, now: u64) -> Option<End> {
+        if self.way.as_ref().is_some_and(|way| !way.stands(table, now)) {
+            return Some(End::Way);
+        }
+        let ends = match &self.exchange {
+            Some(exchange) => !exchange.stands(rules, now / 1_000),
+            None => self.doom.is_due(rules.is_some(), now),
+        };
+        ends.then_some(End::Rules)
+    }
+
+    fn end(&self, why: End) {
+        self.ended.store(why as u8, Ordering::Release);
+    }
+
+    /// Why it was ended, if it was.
+    pub fn ended(&self) -> Option<End> {
+        match self.ended.load(Ordering::Acquire) {
+            0 => None,
+            it if it == End::Way as u8 => Some(End::Way),
+            _ => Some(End::Rules),
+        }
+    }
 }
 
 impl Lines {
@@ -59,15 +165,15 @@ impl Lines {
         self: &Arc<Self>,
         stream: &UnixStream,
         container: Id,
-        gated: bool,
+        watched: bool,
     ) -> std::io::Result<Arc<Line>> {
         let line = Arc::new(Line {
             container,
             serial: self.serial.fetch_add(1, Ordering::Relaxed),
-            gated,
+            watched,
             socket: stream.as_fd().try_clone_to_owned()?,
-            exchange: Mutex::new(None),
-            doomed: AtomicU64::new(0),
+            carried: Mutex::new(None),
+            doom: Doom::default(),
             cut: AtomicBool::new(false),
             lines: Arc::downgrade(self),
         });
@@ -88,7 +194,7 @@ impl Lines {
                 None => continue,
             };
             for line in lines {
-                line.review(place.is_some(), rules.as_ref(), now);
+                line.review(table, place.is_some(), rules.as_ref(), now);
             }
         }
     }
@@ -100,10 +206,10 @@ impl Line {
         Ok(Arc::new(Line {
             container: Id([0; 12]),
             serial: 0,
-            gated: false,
+            watched: false,
             socket: stream.as_fd().try_clone_to_owned()?,
-            exchange: Mutex::new(None),
-            doomed: AtomicU64::new(0),
+            carried: Mutex::new(None),
+            doom: Doom::default(),
             cut: AtomicBool::new(false),
             lines: Weak::new(),
         }))
@@ -122,49 +228,40 @@ impl Line {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
     }
 
-    /// This exchange is what it carries from now on.
-    pub fn carry(&self, exchange: Arc<Exchange>) {
-        *self.held() = Some(exchange);
+    /// This is what it carries from now on.
+    pub fn carry(&self, carried: Arc<Carried>) {
+        *self.held() = Some(carried);
     }
 
-    /// This exchange is over. By now the line may carry the next one.
-    pub fn leave(&self, exchange: &Arc<Exchange>) {
-        self.held().take_if(|held| Arc::ptr_eq(held, exchange));
+    /// This is over. By now the line may carry the next one.
+    pub fn leave(&self, carried: &Arc<Carried>) {
+        self.held().take_if(|held| Arc::ptr_eq(held, carried));
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Arc<Exchange>>> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Option<Arc<Carried>>> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn review(&self, exists: bool, rules: Option<&Rules>, now: u64) {
+    fn review(&self, table: &Table, exists: bool, rules: Option<&Rules>, now: u64) {
         if self.cut.load(Ordering::Acquire) {
             return;
         }
-        if !exists {
-            return self.cut();
-        }
-        if !self.gated {
-            if rules.is_none() {
-                self.doomed.store(0, Ordering::Relaxed);
-                return;
-            }
-            match self.doomed.load(Ordering::Relaxed) {
-                0 => self.doomed.store(now + GRACE_MILLIS, Ordering::Relaxed),
-                at if at <= now => self.cut(),
-                _ => {}
-            }
-            return;
-        }
-        let exchange = self.held().clone();
-        if exchange.is_some_and(|exchange| !exchange.stands(rules, now / 1_000)) {
-            self.cut();
+        let carried = self.held().clone();
+        let end = match carried {
+            _ if !exists => Some(End::Rules),
+            Some(carried) => carried.has_to_end(table, rules, now),
+            None if self.watched => None,
+            None => (self.doom.is_due(rules.is_some(), now)).then_some(End::Rules),
+        };
+        if let Some(why) = end {
+            self.cut(why);
         }
     }
 
-    fn cut(&self) {
+    fn cut(&self, why: End) {
         self.cut.store(true, Ordering::Release);
-        if let Some(exchange) = &*self.held() {
-            exchange.cut();
+        if let Some(carried) = &*self.held() {
+            carried.end(why);
         }
         self.shut();
     }
@@ -223,6 +320,10 @@ mod tests {
             });
         }
         table
+    }
+
+    fn carried(table: &Table, keys: &Keys) -> Arc<Carried> {
+        Carried::of(Some(exchange(table, keys)), None).expect("it has an exchange")
     }
 
     fn exchange(table: &Table, keys: &Keys) -> Arc<Exchange> {
@@ -286,7 +387,7 @@ mod tests {
         let line = lines.add(&one, container, true).expect("a line");
 
         // One exchange follows another before it is said to be over.
-        let (first, second) = (exchange(&open, &keys), exchange(&open, &keys));
+        let (first, second) = (carried(&open, &keys), carried(&open, &keys));
         line.carry(first.clone());
         line.carry(second.clone());
         line.leave(&first);
@@ -296,7 +397,7 @@ mod tests {
         }
         lines.review(&shut, NOW);
         assert!(is_shut(&mut end));
-        assert!(second.is_cut() && !first.is_cut());
+        assert_eq!((second.ended(), first.ended()), (Some(End::Rules), None));
 
         // Between two exchanges there is nothing to end, except with the container.
         let (two, mut end) = pair();
@@ -321,5 +422,92 @@ mod tests {
 
         drop((line, idle, before));
         assert!(lines.open.is_empty());
+    }
+
+    fn alias(change: impl FnOnce(&mut Alias)) -> Arc<Alias> {
+        let mut alias = Alias {
+            name: "shop".into(),
+            container: Id([1; 12]),
+            door: "http-3000".parse().expect("a door"),
+            target: Some("/a".into()),
+            pinned: false,
+            expires: None,
+        };
+        change(&mut alias);
+        Arc::new(alias)
+    }
+
+    /// What is asked for by the alias, what becomes of the alias, and whether that is the end.
+    #[tokio::test]
+    async fn what_came_by_an_alias_ends_with_it() {
+        let asked = alias(|_| {});
+        let cases: [(&str, Option<Arc<Alias>>, bool); 12] = [
+            ("/", Some(asked.clone()), false),
+            // It says the same, or what makes no difference.
+            ("/", Some(alias(|_| {})), false),
+            (
+                "/",
+                Some(alias(|it| it.expires = Some(NOW as i64 + 1))),
+                false,
+            ),
+            ("/", Some(alias(|it| it.pinned = true)), false),
+            ("/b", Some(alias(|it| it.target = Some("/c".into()))), false),
+            // It is off, over, or leads elsewhere.
+            ("/", None, true),
+            ("/", Some(alias(|it| it.expires = Some(NOW as i64))), true),
+            ("/", Some(alias(|it| it.container = Id([2; 12]))), true),
+            (
+                "/",
+                Some(alias(|it| it.door = "http-3001".parse().expect("a door"))),
+                true,
+            ),
+            ("/", Some(alias(|it| it.target = Some("/c".into()))), true),
+            ("/b", Some(alias(|it| it.pinned = true)), true),
+            ("/", Some(alias(|it| it.target = None)), true),
+        ];
+        let lines = Arc::new(Lines::default());
+        for (number, (path, after, ends)) in cases.into_iter().enumerate() {
+            let way = Way {
+                alias: asked.clone(),
+                asked: path.as_bytes().into(),
+            };
+            let carried = Carried::of(None, Some(way)).expect("it came by an alias");
+            let mut table = table(Some(place(None)));
+            if let Some(alias) = after {
+                table.apply(Update {
+                    generation: 2,
+                    change: Change::Alias(Alias::clone(&alias)),
+                });
+            }
+            let (one, mut end) = pair();
+            let line = lines.add(&one, Id([1; 12]), true).expect("a line");
+            line.carry(carried.clone());
+            lines.review(&table, NOW);
+            let why = ends.then_some(End::Way);
+            assert_eq!(
+                (is_shut(&mut end), carried.ended()),
+                (ends, why),
+                "case {number}"
+            );
+        }
+        // A container's first rules end it like anything that nobody was asked for.
+        let way = Way {
+            alias: asked.clone(),
+            asked: b"/".as_slice().into(),
+        };
+        let carried = Carried::of(None, Some(way)).expect("it came by an alias");
+        let mut open = table(Some(place(Some(Policy::open()))));
+        open.apply(Update {
+            generation: 2,
+            change: Change::Alias(Alias::clone(&asked)),
+        });
+        let (one, mut end) = pair();
+        let line = lines.add(&one, Id([1; 12]), true).expect("a line");
+        line.carry(carried.clone());
+        lines.review(&open, NOW);
+        assert!(!is_shut(&mut end));
+        lines.review(&open, NOW + GRACE_MILLIS);
+        assert!(is_shut(&mut end));
+        assert_eq!(carried.ended(), Some(End::Rules));
     }
 }

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use crate::attempts::Attempts;
 use crate::config::{Config, Limits};
 use crate::connection::{Connection, Socket, Stream, buffered};
+use crate::domains::{Domains, Lookups, NoResolver};
 use crate::elders::{self, Link};
 use crate::gateway::Gateway;
 use crate::handover::{self, Inherited, Name, Role};
@@ -62,6 +63,7 @@ pub struct Proxy {
     threads: Vec<JoinHandle<()>>,
     handed_over: watch::Receiver<bool>,
     leaving: Arc<AtomicBool>,
+    domains: Domains,
 }
 
 /// The addresses that were bound.
@@ -99,6 +101,8 @@ pub enum StartProxy {
     KeepKeys(#[from] KeepKeys),
     #[error("could not set up TLS")]
     Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    NoResolver(#[from] NoResolver),
     #[error("could not start a thread")]
     Spawn(#[source] io::Error),
     #[error("the address for metrics {0} is not a loopback address")]
@@ -187,6 +191,13 @@ impl Proxy {
             predecessor,
         )?;
 
+        let (domains, lookups) = Domains::new(
+            &config.resolvers,
+            config.zone.clone(),
+            table.clone(),
+            metrics_of_all.domain_lookups.clone(),
+        )?;
+
         let (stop, stopped) = watch::channel(false);
         let workers = config.workers.max(1);
         let https_port = config
@@ -210,6 +221,7 @@ impl Proxy {
             lines: Arc::new(Lines::default()),
             uploads: Uploads::default(),
             asking: Arc::new(hooks::Asking::new()),
+            domains: domains.clone(),
             leaving: leaving.clone(),
             config,
         });
@@ -242,6 +254,7 @@ impl Proxy {
             offered,
             handed,
             idle,
+            lookups,
         };
         threads.push(thread("proxy-feed".into(), move || {
             Box::pin(keep_informed(beside, shared, stopped))
@@ -254,7 +267,13 @@ impl Proxy {
             threads,
             handed_over,
             leaving,
+            domains,
         })
+    }
+
+    /// The custom domains, for whoever orders certificates for them.
+    pub fn domains(&self) -> &Domains {
+        &self.domains
     }
 
     pub fn bound(&self) -> &Bound {
@@ -371,6 +390,7 @@ struct Beside {
     handed: watch::Sender<bool>,
     /// Ends when no worker has anything open.
     idle: mpsc::Receiver<()>,
+    lookups: Option<Lookups>,
 }
 
 /// The feed, the metrics and a successor's wish, beside the workers. What goes on while they drain
@@ -381,6 +401,9 @@ async fn keep_informed(beside: Beside, shared: Arc<Shared>, mut stopped: watch::
         tokio::net::UnixListener::from_std(it).expect("the runtime takes sockets")
     };
     tokio::spawn(review(shared.clone()));
+    if let Some(lookups) = beside.lookups {
+        tokio::spawn(lookups.run());
+    }
     // These three are the newest proxy's alone.
     let mut serving = JoinSet::new();
     serving.spawn(feed::serve(socket(beside.feed), shared.clone()));

@@ -14,6 +14,8 @@ use routes::table::Place;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::domains::{MARK, NotLed};
+
 /// Why a request went nowhere.
 #[derive(Debug, Clone)]
 pub enum Refusal {
@@ -63,6 +65,18 @@ pub enum Refusal {
     TooManyAttempts(u32),
     /// A hook's script did not say what becomes of the request.
     HookFailed,
+    /// A name of another domain, which leads to nothing here.
+    Domain(Box<Domain>, NotLed),
+    /// A custom domain for which there is no certificate yet.
+    Uncertified(Box<str>),
+}
+
+/// A name of another domain, and what it could lead to.
+#[derive(Debug, Clone)]
+pub struct Domain {
+    pub name: String,
+    /// What stands after the name of an alias: `node-1.containers.example.com`.
+    pub aliases: String,
 }
 
 /// Which credentials a gate asks for.
@@ -123,6 +137,12 @@ pub const REFUSALS: &[(u16, &str)] = &[
     (429, "too_many_attempts"),
     (404, "alias_path_pinned"),
     (502, "hook_failed"),
+    (404, "domain_not_configured"),
+    (404, "domain_leads_elsewhere"),
+    (404, "domain_without_alias"),
+    (503, "domain_lookup_failed"),
+    (429, "domain_lookups_limited"),
+    (503, "domain_without_certificate"),
 ];
 
 /// Who reads the answer.
@@ -167,6 +187,10 @@ impl Answer {
 
 /// Seconds after which a container that starts is worth another try.
 const STARTING_RETRY: u32 = 2;
+/// Seconds after which a name that no DNS server knew of is worth another try.
+const LOOKUP_RETRY: u32 = 10;
+/// Seconds in which a certificate may have come.
+const CERTIFICATE_RETRY: u32 = 15;
 
 impl Refusal {
     fn row(&self) -> (u16, &'static str) {
@@ -199,6 +223,18 @@ impl Refusal {
             Refusal::TooManyAttempts(_) => 25,
             Refusal::NotBehindAlias => 26,
             Refusal::HookFailed => 27,
+            Refusal::Domain(_, why) => match why {
+                NotLed::NotAsked | NotLed::NoRecord => 28,
+                NotLed::Elsewhere(_)
+                | NotLed::NotAnAlias
+                | NotLed::OtherAddresses
+                | NotLed::Endless
+                | NotLed::Unclear => 29,
+                NotLed::NoAlias => 30,
+                NotLed::Unanswered | NotLed::Busy => 31,
+                NotLed::TooMany(_) => 32,
+            },
+            Refusal::Uncertified(_) => 33,
         };
         REFUSALS[at]
     }
@@ -230,7 +266,11 @@ impl Refusal {
             Refusal::Starting(_) => Some(STARTING_RETRY),
             Refusal::ControlAway => Some(2),
             Refusal::TooManyRequests => Some(1),
-            Refusal::TooManyAttempts(seconds) => Some(*seconds),
+            Refusal::TooManyAttempts(seconds) | Refusal::Domain(_, NotLed::TooMany(seconds)) => {
+                Some(*seconds)
+            }
+            Refusal::Domain(_, NotLed::Unanswered | NotLed::Busy) => Some(LOOKUP_RETRY),
+            Refusal::Uncertified(_) => Some(CERTIFICATE_RETRY),
             _ => None,
         }
     }
@@ -280,6 +320,8 @@ impl Refusal {
             Refusal::CrossOrigin => "A page of another origin may not do this with your sign-in. Do it from this address itself.".into(),
             Refusal::TooManyAttempts(seconds) => format!("Too many wrong credentials. Wait {seconds} s and try again.").into(),
             Refusal::HookFailed => "A script of this computer decides about requests, and it did not answer as it should.".into(),
+            Refusal::Domain(domain, why) => domain.message(why).into(),
+            Refusal::Uncertified(name) => format!("{name} is set up, but there is no certificate for it yet. Try again in a moment.").into(),
         }
     }
 
@@ -312,6 +354,10 @@ impl Refusal {
             Refusal::CrossOrigin => "From somewhere else",
             Refusal::TooManyAttempts(_) => "Too many attempts",
             Refusal::HookFailed => "No decision",
+            Refusal::Domain(_, NotLed::Unanswered | NotLed::Busy) => "Where does it lead?",
+            Refusal::Domain(_, NotLed::TooMany(_)) => "Too many requests",
+            Refusal::Domain(..) => "Not set up yet",
+            Refusal::Uncertified(_) => "Almost there",
         }
     }
 
@@ -374,6 +420,48 @@ impl Refusal {
              <style>{STYLE}</style>\n</head>\n<body>\n<main>\n{mark}<p class=\"status\">{status}</p>\n\
              <h1>{title}</h1>\n<p>{message}</p>\n<footer><code>{code}</code></footer>\n</main>\n</body>\n</html>\n"
         )
+    }
+}
+
+impl Domain {
+    /// What is missing, in words for whoever sets the name up.
+    fn message(&self, why: &NotLed) -> String {
+        let Domain { name, aliases } = self;
+        let how = format!(
+            "It takes a CNAME record that leads to the name of an alias, such as my-shop.{aliases}."
+        );
+        match why {
+            NotLed::NotAsked | NotLed::NoRecord => format!(
+                "{name} does not lead here yet. {how} At the top of a domain, where no CNAME can be, it takes an ALIAS or ANAME record to that name and a CNAME record to it at {MARK}.{name}."
+            ),
+            NotLed::Elsewhere(end) => {
+                format!("{name} leads to {end}, which is no alias of this node. {how}")
+            }
+            NotLed::NotAnAlias => format!(
+                "{name} leads to a name of this node that is no alias. {how} Make an alias, and let the record lead to that."
+            ),
+            NotLed::OtherAddresses => format!(
+                "{MARK}.{name} leads to an alias of this node, but the addresses of {name} are not those of the alias. It takes an ALIAS or ANAME record to the name of the alias, or the same addresses, and no others."
+            ),
+            NotLed::Endless => format!(
+                "The CNAME records of {name} lead in a circle, or from one name to the next too often. {how}"
+            ),
+            NotLed::Unclear => {
+                format!("On its way, {name} leads to several names at once. {how} A name has one.")
+            }
+            NotLed::NoAlias => format!(
+                "{name} leads to this node, but to no alias that is there. Check the name in the record; an alias may have been switched off or have expired, too."
+            ),
+            NotLed::Unanswered => format!(
+                "Where {name} leads could not be found out: no DNS server has answered. Try again in a moment."
+            ),
+            NotLed::Busy => format!(
+                "Where {name} leads cannot be found out now: too many names are being asked for. Try again in a moment."
+            ),
+            NotLed::TooMany(seconds) => format!(
+                "Too many names that lead nowhere were asked for from your address. Wait {seconds} s and try again."
+            ),
+        }
     }
 }
 
@@ -462,7 +550,21 @@ mod tests {
             Refusal::TooManyAttempts(6),
             Refusal::NotBehindAlias,
             Refusal::HookFailed,
+            domain(NotLed::NoRecord),
+            domain(NotLed::Elsewhere("example.org".into())),
+            domain(NotLed::NoAlias),
+            domain(NotLed::Unanswered),
+            domain(NotLed::TooMany(3)),
+            Refusal::Uncertified("shop.example.net".into()),
         ]
+    }
+
+    fn domain(why: NotLed) -> Refusal {
+        let domain = Domain {
+            name: "shop.example.net".into(),
+            aliases: "box1.containers.hoody.example.com".into(),
+        };
+        Refusal::Domain(Box::new(domain), why)
     }
 
     #[test]
@@ -492,6 +594,29 @@ mod tests {
         assert_eq!(
             read(Audience::Kit),
             json!({ "error": error, "message": message, "code": code })
+        );
+    }
+
+    #[test]
+    fn a_domain_is_told_what_it_lacks() {
+        let said = |why| domain(why).answer(Audience::Person).body;
+        let record = "my-shop.box1.containers.hoody.example.com";
+        let none = said(NotLed::NoRecord);
+        assert!(
+            none.contains(record) && none.contains("_hoody.shop.example.net"),
+            "{none}"
+        );
+        // What a DNS server says may be anything that fits into a name.
+        let elsewhere = said(NotLed::Elsewhere("<script>.example.org".into()));
+        assert!(elsewhere.contains("&lt;script&gt;.example.org") && elsewhere.contains(record));
+        assert!(said(NotLed::NotAnAlias).contains("no alias"));
+        assert!(said(NotLed::OtherAddresses).contains("addresses"));
+        let waits = domain(NotLed::TooMany(3)).answer(Audience::Kit);
+        assert_eq!((waits.status.as_u16(), waits.retry_after), (429, Some(3)));
+        let silent = domain(NotLed::Busy).answer(Audience::Kit);
+        assert_eq!(
+            (silent.status.as_u16(), silent.retry_after),
+            (503, Some(10))
         );
     }
 

@@ -124,7 +124,7 @@ pub async fn dial(place: &Place) -> Result<UnixStream, NoConnection> {
 enum Target {
     Kit {
         place: Arc<Place>,
-        gated: bool,
+        watched: bool,
         lines: Arc<Lines>,
     },
     Control(PathBuf),
@@ -146,12 +146,12 @@ impl L4Connect for Connector {
         let (stream, line) = match &self.target {
             Target::Kit {
                 place,
-                gated,
+                watched,
                 lines,
             } => {
                 let stream = dial(place).await?;
                 let line = lines
-                    .add(&stream, place.container, *gated)
+                    .add(&stream, place.container, *watched)
                     .map_err(NoConnection::Connect)?;
                 (stream, line)
             }
@@ -464,12 +464,12 @@ pub enum Manner {
 const H2_STREAMS: usize = 16;
 const H2_WINDOW: u32 = 128 << 10;
 
-/// The peer for a destination; `gated` for a request that was judged by rules.
+/// The peer for a destination; `watched` for a request that may be ended before it is over.
 pub fn peer(
     destination: &Destination,
     manner: Manner,
     gate: Option<Arc<Gate>>,
-    gated: bool,
+    watched: bool,
     lines: &Arc<Lines>,
     control: &std::path::Path,
     limits: &Limits,
@@ -477,13 +477,13 @@ pub fn peer(
     let target = match destination {
         Destination::Kit { place, .. } => Target::Kit {
             place: place.clone(),
-            gated,
+            watched,
             lines: lines.clone(),
         },
         Destination::Control { .. } => Target::Control(control.to_owned()),
     };
     let mut peer = HttpPeer::new(NOWHERE, false, String::new());
-    peer.group_key = group(destination, manner, gated);
+    peer.group_key = group(destination, manner, watched);
     let options = &mut peer.options;
     options.custom_l4 = Some(Arc::new(Connector {
         target,
@@ -499,7 +499,7 @@ pub fn peer(
     if manner == Manner::Streams {
         options.alpn = ALPN::H2;
         // What may have to be cut off has a connection to itself.
-        options.max_h2_streams = if gated { 1 } else { H2_STREAMS };
+        options.max_h2_streams = if watched { 1 } else { H2_STREAMS };
         options.h2_stream_window_size = Some(H2_WINDOW);
         options.h2_connection_window_size = Some(H2_WINDOW * H2_STREAMS as u32);
     }
@@ -509,7 +509,7 @@ pub fn peer(
 }
 
 /// Equal for requests that may share a connection: the same start of the same container.
-fn group(destination: &Destination, manner: Manner, gated: bool) -> u64 {
+fn group(destination: &Destination, manner: Manner, watched: bool) -> u64 {
     let who: Option<(Id, u64)> = match destination {
         Destination::Kit { place, .. } => Some((place.container, place.incarnation)),
         Destination::Control { .. } => None,
@@ -517,6 +517,6 @@ fn group(destination: &Destination, manner: Manner, gated: bool) -> u64 {
     let mut hasher = DefaultHasher::new();
     who.map(|(container, incarnation)| (container.0, incarnation))
         .hash(&mut hasher);
-    (manner, gated).hash(&mut hasher);
+    (manner, watched).hash(&mut hasher);
     hasher.finish()
 }

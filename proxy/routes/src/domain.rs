@@ -1,8 +1,12 @@
-//! Aliases: names of the node's own that lead into containers.
+//! Aliases: names of the node's own that lead into containers; and which names of other people's
+//! may lead to them.
 //!
 //! An alias leads to one door of one container. It may have a target: a path, perhaps with a
 //! query, that answers where the bare host is opened. Where other paths are not allowed the target
 //! is all that there is behind the name.
+//!
+//! A custom domain is a name of somebody else's that DNS leads to an alias. An international one is
+//! its ASCII form (`xn--…`), here as everywhere: nothing else is a hostname.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -10,7 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::Id;
-use crate::address::{ALIAS_BYTES, Address, Door, Zone};
+use crate::address::{ALIAS_BYTES, Address, Door, Name, Rejection, Zone};
 use crate::services;
 
 /// The longest target, path and query together.
@@ -123,6 +127,32 @@ fn decoded(text: &str) -> Vec<u8> {
         });
     }
     bytes
+}
+
+/// Last labels that are no part of the public DNS, or of none (RFC 6761, RFC 9476 and the
+/// registry of special-use names): nobody owns a name below them.
+const NOT_PUBLIC: &[&str] = &[
+    "alt",
+    "arpa",
+    "example",
+    "internal",
+    "invalid",
+    "local",
+    "localhost",
+    "onion",
+    "test",
+];
+
+/// Whether this could be a custom domain, so that it is worth to ask DNS where it leads: a name of
+/// two labels or more in a public zone, and none of the node's own. What looks like an address is
+/// none, in whatever way it is written: the last label of a name begins with a letter.
+pub fn may_be_custom(name: &Name, zone: &Zone) -> bool {
+    let public = |name: &str| {
+        let (_, last) = name.rsplit_once('.')?;
+        let letter = last.starts_with(|first: char| first.is_ascii_alphabetic());
+        (letter && last.len() > 1 && !NOT_PUBLIC.contains(&last)).then_some(())
+    };
+    Address::of(name, zone) == Err(Rejection::ForeignDomain) && public(name.as_str()).is_some()
 }
 
 /// Why a text cannot be an alias.
@@ -274,6 +304,42 @@ mod tests {
             let alias = alias(target, pinned);
             let found = alias.target(asked);
             assert_eq!(found.as_deref().ok(), want, "{target:?} {pinned} {asked}");
+        }
+    }
+
+    #[test]
+    fn names_that_nobody_can_own_are_no_custom_domains() {
+        let zone = Zone::new("hoody.example.com", "box1").expect("a zone");
+        for (name, may) in [
+            ("shop.example.net", true),
+            ("example.net", true),
+            ("Shop.Example.NET.:8443", true),
+            ("xn--mnchen-3ya.xn--p1ai", true),
+            // Beside the node's own names, not below them.
+            ("shop.hoody.example.com", true),
+            ("hoody.example.com", true),
+            ("api.hoody.example.com", false),
+            ("x.api.hoody.example.com", false),
+            ("containers.hoody.example.com", false),
+            ("shop.box1.containers.hoody.example.com", false),
+            ("shop.box2.containers.hoody.example.com", false),
+            ("localhost", false),
+            ("intranet", false),
+            ("com", false),
+            ("shop.localhost", false),
+            ("printer.local", false),
+            ("db.internal", false),
+            ("router.home.arpa", false),
+            ("shop.test", false),
+            ("facebookcorewwwi.onion", false),
+            ("127.0.0.1", false),
+            ("127.1", false),
+            ("127.0.0.0x1", false),
+            ("1.2.3.4.5", false),
+            ("example.c", false),
+        ] {
+            let name = Name::parse(name).expect("a name");
+            assert_eq!(may_be_custom(&name, &zone), may, "{name}");
         }
     }
 

@@ -1,10 +1,20 @@
 //! Names of the node's own that lead into containers.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
 use http::{Request, StatusCode};
+use proxy::Resolvers;
 use routes::domain::Alias;
 use routes::table::Change;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::rig::{Container, Rig};
+use crate::dns::Dns;
+use crate::rig::{Container, Heard, Rig, eventually};
 
 fn alias(name: &str, to: &Container, door: &str) -> Alias {
     Alias {
@@ -83,6 +93,126 @@ async fn an_alias_that_leads_nowhere_is_like_one_that_never_was() {
 fn jiff_now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since.expect("after 1970").as_millis()).expect("before the year 292277026")
+}
+
+/// A WebSocket by this name that has said hello.
+async fn websocket(rig: &Rig, name: &str) -> WebSocketStream<TcpStream> {
+    let mut request = format!("ws://{name}/ws")
+        .into_client_request()
+        .expect("a request");
+    let own = name.parse().expect("a host");
+    request.headers_mut().insert("host", own);
+    let opened = client_async(request, rig.tcp().await).await;
+    let (mut socket, _) = opened.expect("it opens");
+    let hello = socket.next().await.expect("it is open").expect("a message");
+    assert_eq!(hello.into_text().expect("text"), "hello");
+    socket
+}
+
+/// Whether something can be sent there and back.
+async fn echoes(socket: &mut WebSocketStream<TcpStream>) -> bool {
+    let said = Message::text("are you there?");
+    if socket.send(said.clone()).await.is_err() {
+        return false;
+    }
+    matches!(socket.next().await, Some(Ok(heard)) if heard == said)
+}
+
+/// Whether it ends by itself, whatever it says before.
+async fn ends(socket: &mut WebSocketStream<TcpStream>) -> bool {
+    let end = async { while let Some(Ok(_)) = socket.next().await {} };
+    tokio::time::timeout(Duration::from_secs(30), end)
+        .await
+        .is_ok()
+}
+
+#[tokio::test]
+async fn what_came_by_an_alias_ends_when_the_alias_does() {
+    let dns = Dns::start().await;
+    let resolvers = Resolvers::At(vec![dns.address]);
+    let mut rig = Rig::with(move |config| config.resolvers = resolvers).await;
+    let (web, other) = (rig.running().await, rig.running().await);
+    let now = jiff_now();
+    for (number, name) in ["off", "moved", "pinned", "brief", "stays"]
+        .into_iter()
+        .enumerate()
+    {
+        let mut made = alias(name, &web, "http-3000");
+        if name == "brief" {
+            made.expires = Some(now + 3_600_000);
+        }
+        rig.push(1_000 + number as u64, Change::Alias(made)).await;
+        dns.leads(&format!("{name}.example.net"), &host(name));
+    }
+    let mut open = Vec::new();
+    for name in ["off", "moved", "pinned", "brief", "stays"] {
+        open.push((name, websocket(&rig, &host(name)).await));
+        open.push((name, websocket(&rig, &format!("{name}.example.net")).await));
+    }
+    let mut direct = websocket(&rig, &web.host("http-3000")).await;
+    let pinned = Alias {
+        pinned: true,
+        ..alias("pinned", &web, "http-3000")
+    };
+    rig.push(1_010, Change::NoAlias("off".into())).await;
+    rig.push(1_011, Change::Alias(alias("moved", &other, "http-3000")))
+        .await;
+    rig.push(1_012, Change::Alias(pinned)).await;
+    let over = Alias {
+        expires: Some(now - 1),
+        ..alias("brief", &web, "http-3000")
+    };
+    rig.push(1_014, Change::Alias(over)).await;
+    for (name, socket) in &mut open {
+        match *name {
+            "stays" => assert!(echoes(socket).await),
+            name => assert!(ends(socket).await, "{name}"),
+        }
+    }
+    // What came by the container's own name has nothing to do with it.
+    assert!(echoes(&mut direct).await);
+    let logged = || {
+        let lines = rig.log().into_iter();
+        let of =
+            lines.filter(|line| line["refusal"] == "unknown_host" && line["websocket"] == true);
+        (of.count() == 8).then_some(())
+    };
+    eventually(logged).await;
+    assert_eq!(rig.metric("hoody_proxy_cut_total").await, 8.0);
+
+    // A download ends short, and what has not been answered is answered like any other by now.
+    let late = Request::get("/never").header("host", host("stays"));
+    let late = late
+        .body(http_body_util::Full::new(bytes::Bytes::new()))
+        .expect("a request");
+    let socket = hyper_util::rt::TokioIo::new(rig.tcp().await);
+    let made = hyper::client::conn::http1::handshake(socket).await;
+    let (mut sender, connection) = made.expect("a connection");
+    tokio::spawn(connection);
+    let before = web.seen().requests.load(Ordering::SeqCst);
+    let answer = tokio::spawn(sender.send_request(late));
+    eventually(|| (web.seen().requests.load(Ordering::SeqCst) > before).then_some(())).await;
+    rig.push(1_015, Change::NoAlias("stays".into())).await;
+    let answer = answer.await.expect("it ran").expect("an answer");
+    assert_eq!(Heard::from(answer).await.code(), "unknown_host");
+}
+
+#[tokio::test]
+async fn the_log_that_is_read_by_an_alias_ends_with_it() {
+    let mut rig = Rig::start().await;
+    let web = rig.running().await;
+    rig.push(1_000, Change::Alias(alias("log", &web, "logs-1")))
+        .await;
+    let ask = Request::get("/_logs/stream").header("host", host("log"));
+    let ask = ask
+        .body(http_body_util::Full::new(bytes::Bytes::new()))
+        .expect("a request");
+    let answer = rig.send(ask).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    rig.push(1_001, Change::NoAlias("log".into())).await;
+    let end = http_body_util::BodyExt::collect(answer.into_body());
+    let ended = tokio::time::timeout(Duration::from_secs(30), end).await;
+    assert!(ended.is_ok(), "it goes on");
 }
 
 #[tokio::test]

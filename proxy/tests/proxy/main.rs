@@ -3,6 +3,8 @@
 mod aliases;
 mod attacks;
 mod conformance;
+mod dns;
+mod domains;
 mod feed;
 mod floods;
 mod frames;

@@ -112,6 +112,11 @@ impl Rig {
         proxy.expect("it runs")
     }
 
+    /// Take back one that was taken.
+    pub fn put(&self, proxy: Proxy) {
+        *self.proxy.lock().expect("no panic") = Some(proxy);
+    }
+
     /// Start a proxy that takes the place of the newest one, which then leaves.
     pub async fn succeed(&self, meanwhile: impl AsyncFn()) {
         let (config, certs) = (self.config.clone(), self.certs.clone());
