@@ -149,6 +149,9 @@ type Said = Result<Label, NotLed>;
 #[derive(Clone)]
 pub struct Domains(Arc<Inner>);
 
+/// Tells whether there is a certificate for a name.
+type Certified = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
 struct Inner {
     zone: Zone,
     table: Arc<ArcSwap<Table>>,
@@ -158,7 +161,7 @@ struct Inner {
     /// To [`Lookups::run`]; nothing where no names are looked up.
     asks: Option<mpsc::Sender<Ask>>,
     /// Whether there is a certificate for a name, as far as somebody has said how to tell.
-    certified: OnceLock<Box<dyn Fn(&str) -> bool + Send + Sync>>,
+    certified: OnceLock<Certified>,
     lookups: IntCounterVec,
 }
 

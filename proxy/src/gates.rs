@@ -184,6 +184,12 @@ impl Visitor {
         }
     }
 
+    /// End the session that it comes with.
+    pub fn sign_out(&self, keys: &Keys, now: u64) {
+        let sent = cookies(&self.headers, keys.name(self.secure));
+        keys.sign_out(sent, self.scope(), now);
+    }
+
     fn session(&self, keys: &Keys, now: u64) -> Option<Session> {
         let sent = cookies(&self.headers, keys.name(self.secure));
         keys.unseal(sent, self.scope(), now)

@@ -349,7 +349,9 @@ impl ProxyHttp for Gateway {
                         self.sign_in(session, visit, visitor, rules).await?;
                     }
                     Gate::SignOut(visitor) => {
-                        let cookie = self.shared.sessions.set_cookie(None, visitor.secure);
+                        let sessions = &self.shared.sessions;
+                        visitor.sign_out(sessions, millis_now() / 1_000);
+                        let cookie = sessions.set_cookie(None, visitor.secure);
                         self.go_on(session, &visitor, "/", Some(cookie)).await?;
                     }
                     Gate::Preflight(visitor) => self.preflight(session, &visitor).await?,

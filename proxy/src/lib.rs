@@ -15,7 +15,7 @@
 //! - `resolve`: address → destination · `domains`: names of other people's that lead to an alias ·
 //!   `admit`: may it pass now?
 //! - `gates`: may this visitor? With `evidence` (what a request brings), `session` (the cookie of
-//!   somebody who has signed in), `signin` (the page), `attempts` (how often one may be wrong) and
+//!   somebody who has signed in), `signed_out` (copies of it), `signin` (the page), `attempts` (how often one may be wrong) and
 //!   `lines` (what goes on, and when it has to end).
 //! - `hooks`: scripts of a container that see its requests first.
 //! - `isolation`, `cookies`: what a container may say to a browser, and what is kept from it.
@@ -60,6 +60,7 @@ mod request;
 mod resolve;
 mod sender;
 mod session;
+mod signed_out;
 mod signin;
 mod socket;
 mod tls;

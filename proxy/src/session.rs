@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tracing::{error, info};
 
+use crate::signed_out::{Mark, SignedOut};
+
 /// How long a sign-in is good for.
 pub const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A key seals for this long, and opens for as long as what it sealed may live.
@@ -96,6 +98,7 @@ pub struct Keys {
     path: PathBuf,
     keys: ArcSwap<Vec<Key>>,
     random: SystemRandom,
+    signed_out: SignedOut,
     /// Of the cookie, over TLS and over plain HTTP.
     names: [String; 2],
 }
@@ -135,7 +138,12 @@ impl Keys {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
+        let signed_out = SignedOut::open(&path.with_extension("out"), now);
         let keys = Keys {
+            signed_out: signed_out.map_err(|source| KeepKeys {
+                path: path.with_extension("out"),
+                source,
+            })?,
             path: path.to_owned(),
             keys: ArcSwap::from_pointee(Vec::new()),
             random: SystemRandom::new(),
@@ -145,8 +153,7 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Make a new key where the newest has sealed for long enough, and forget those that open
-    /// nothing any more.
+    /// Make a new key where the newest has sealed for long enough, and forget what has run out.
     pub fn renew(&self, now: u64) -> Result<(), KeepKeys> {
         let failed = |source| KeepKeys {
             path: self.path.clone(),
@@ -188,7 +195,7 @@ impl Keys {
             })
         });
         self.keys.store(std::sync::Arc::new(keys.collect()));
-        Ok(())
+        self.signed_out.tidy(now).map_err(failed)
     }
 
     /// The name of the cookie.
@@ -222,10 +229,26 @@ impl Keys {
         now: u64,
     ) -> Option<Session> {
         let keys = self.keys.load();
-        cookies
-            .take(COOKIES)
-            .find_map(|cookie| keys.iter().find_map(|key| key.unseal(cookie, scope)))
-            .filter(|session| session.expires > now)
+        cookies.take(COOKIES).find_map(|cookie| {
+            let (mark, session) = unseal(&keys, cookie, scope)?;
+            let over = session.expires <= now || self.signed_out.holds(scope.container, &mark);
+            (!over).then_some(session)
+        })
+    }
+
+    /// End the sessions in these cookies: copies of them open nothing any more.
+    pub fn sign_out<'c>(&self, cookies: impl Iterator<Item = &'c str>, scope: Scope<'_>, now: u64) {
+        let keys = self.keys.load();
+        for cookie in cookies.take(COOKIES) {
+            let Some((mark, session)) = unseal(&keys, cookie, scope) else {
+                continue;
+            };
+            if session.expires > now
+                && let Err(error) = self.signed_out.add(scope.container, mark, session.expires)
+            {
+                error!(%error, "could not keep that somebody has signed out");
+            }
+        }
     }
 
     /// The line that sets the cookie, or with no value takes it away.
@@ -248,18 +271,24 @@ impl Kept {
     }
 }
 
+/// What a cookie says, and what tells it from others.
+fn unseal(keys: &[Key], cookie: &str, scope: Scope<'_>) -> Option<(Mark, Session)> {
+    keys.iter().find_map(|key| key.unseal(cookie, scope))
+}
+
 impl Key {
-    fn unseal(&self, cookie: &str, scope: Scope<'_>) -> Option<Session> {
+    fn unseal(&self, cookie: &str, scope: Scope<'_>) -> Option<(Mark, Session)> {
         if cookie.len() > COOKIE_BYTES {
             return None;
         }
         let mut sealed = URL_SAFE_NO_PAD.decode(cookie).ok()?;
         let (nonce, text) = sealed.split_at_mut_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mark = Mark::try_from(&*nonce).ok()?;
+        let nonce = Nonce::assume_unique_for_key(mark);
         let text = (self.sealing)
             .open_in_place(nonce, Aad::from(scope.bytes()), text)
             .ok()?;
-        serde_json::from_slice(text).ok()
+        Some((mark, serde_json::from_slice(text).ok()?))
     }
 }
 

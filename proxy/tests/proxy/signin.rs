@@ -600,6 +600,13 @@ async fn signing_out_takes_the_cookie_away() {
     assert_eq!(heard.status, StatusCode::SEE_OTHER);
     let set = heard.header("set-cookie").expect("a cookie");
     assert!(set.contains("=; ") && set.contains("Max-Age=0"), "{set}");
+    // A copy of it opens nothing, here or after a restart; another sign-in is not touched.
+    let heard = ask(&rig, &web, "GET", "/", &[("cookie", &mine)]).await;
+    assert_eq!(heard.status, StatusCode::UNAUTHORIZED);
+    rig.restart().await;
+    let heard = ask(&rig, &web, "GET", "/", &[("cookie", &mine)]).await;
+    assert_eq!(heard.status, StatusCode::UNAUTHORIZED);
+    let mine = signed_in(&rig, &web).await;
     // Whoever is in already is led on from the page.
     let heard = ask(&rig, &web, "GET", "/.hoody/sign-in", &[("cookie", &mine)]).await;
     let own = format!("http://{}/", web.host("terminal-1"));
