@@ -9,7 +9,7 @@
 //!   Idle ───────────────▶ Headers ─────────────▶ Serving ───────────▶ Idle   (HTTP/1.1)
 //!                                                   │ 101
 //!                                                   ▼
-//!                                                 Tunnel
+//!                                                 Tunnel ──▶ out of Pingora (`passage`)
 //! ```
 //!
 //! An HTTP/2 connection stays in `Serving` after its first request: its idle time is Pingora's
@@ -40,6 +40,7 @@ use crate::Shared;
 use crate::config::Limits;
 use crate::frames::{self, Flood, Frames};
 use crate::limits::ConnectionPermit;
+use crate::passage::{FromClient, Passage};
 use crate::refusals::{Audience, Refusal};
 pub use crate::socket::{Socket, buffered};
 use crate::tls::Secured;
@@ -57,48 +58,13 @@ pub struct Connection {
     /// The handshake, where there was one.
     pub secured: Option<Secured>,
     pub permit: ConnectionPermit,
-    /// Whether a tunnel may be read from.
-    pub gate: Arc<Gate>,
+    /// The way out of Pingora, for a tunnel.
+    pub passage: Arc<Passage>,
     /// Whether it speaks HTTP/2, by ALPN or by its first bytes.
     pub h2: bool,
     /// The phase, and how often it has changed: `changes << 2 | phase`.
     phase: AtomicU64,
     shared: Arc<Shared>,
-}
-
-/// Keeps a tunnel's client from being read while its kit does not take what was read before.
-#[derive(Debug, Default)]
-pub struct Gate {
-    held: AtomicUsize,
-    waiting: Mutex<Option<Waker>>,
-}
-
-/// Held for a kit, above which its client is not read.
-const HELD_BYTES: usize = 64 << 10;
-
-impl Gate {
-    /// So much is held now.
-    pub fn holds(&self, bytes: usize) {
-        self.held.store(bytes, Ordering::Release);
-        if bytes < HELD_BYTES
-            && let Some(waiting) = self.lock().take()
-        {
-            waiting.wake();
-        }
-    }
-
-    /// Whether to wait; whoever asks is woken then.
-    fn is_shut(&self, cx: &Context<'_>) -> bool {
-        if self.held.load(Ordering::Acquire) < HELD_BYTES {
-            return false;
-        }
-        *self.lock() = Some(cx.waker().clone());
-        self.held.load(Ordering::Acquire) >= HELD_BYTES
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Which part of a request a connection is in.
@@ -137,7 +103,7 @@ impl Connection {
             client_text: HeaderValue::try_from(text).expect("an address is ASCII"),
             secured,
             permit,
-            gate: Arc::default(),
+            passage: Arc::default(),
             h2,
             // The first request has no time to idle in.
             phase: AtomicU64::new(Phase::Headers as u64),
@@ -177,8 +143,9 @@ impl Connection {
         self.enter(Phase::Idle);
     }
 
-    /// The connection has become a WebSocket.
+    /// The connection has become a tunnel.
     pub fn tunnel(&self) {
+        self.passage.begin();
         self.enter(Phase::Tunnel);
     }
 
@@ -196,7 +163,8 @@ impl Connection {
 pub struct Stream {
     /// What was read to learn what the connection speaks, until it is read again.
     taken: Vec<u8>,
-    transport: Transport,
+    /// There until it is dropped.
+    transport: Option<Transport>,
     /// Over HTTP/2, what passes.
     frames: Option<Box<Frames>>,
     /// Over HTTP/1, what has been read of headers.
@@ -205,8 +173,6 @@ pub struct Stream {
     timer: Pin<Box<Sleep>>,
     /// The phase that the timer was set for, as [`Connection::phase`] counts.
     timed: u64,
-    /// When something last passed, for a tunnel.
-    active: Instant,
     /// Over HTTP/1, what is sent in place of Pingora's own words, and how much of it was.
     instead: Option<(Vec<u8>, usize)>,
     /// From when on the client's end of sending is passed on.
@@ -216,7 +182,8 @@ pub struct Stream {
     socket: Arc<SocketDigest>,
 }
 
-enum Transport {
+/// A client's socket, with or without TLS.
+pub enum Transport {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
@@ -225,10 +192,9 @@ impl Stream {
     /// `taken` has been read from the socket and comes first.
     pub fn plain(socket: Socket, taken: Vec<u8>, connection: Arc<Connection>) -> Stream {
         let fd = socket.get_ref().as_raw_fd();
-        Stream {
-            taken,
-            ..Stream::new(Transport::Plain(socket), fd, connection)
-        }
+        let mut stream = Stream::new(Transport::Plain(socket), fd, connection);
+        stream.taken = taken;
+        stream
     }
 
     pub fn tls(stream: Box<TlsStream<Socket>>, connection: Arc<Connection>) -> Stream {
@@ -244,12 +210,11 @@ impl Stream {
             .then(|| Box::new(Frames::new(connection.limits())));
         Stream {
             taken: Vec::new(),
-            transport,
+            transport: Some(transport),
             frames,
             header_bytes: 0,
             timer: Box::pin(tokio::time::sleep(connection.limits().headers)),
             timed: connection.phase.load(Ordering::Relaxed),
-            active: Instant::now(),
             instead: None,
             ended: None,
             fd,
@@ -257,6 +222,11 @@ impl Stream {
             socket: Arc::new(SocketDigest::from_raw_fd(fd)),
             connection,
         }
+    }
+
+    fn transport(&mut self) -> Pin<&mut Transport> {
+        let transport = self.transport.as_mut();
+        Pin::new(transport.expect("it is there until it is dropped"))
     }
 
     /// Called while there is nothing to read: whether the client has used up its time.
@@ -270,19 +240,14 @@ impl Stream {
         };
         if self.timed != word {
             self.timed = word;
-            self.active = Instant::now();
-            self.timer.as_mut().reset(self.active + limit);
+            self.timer.as_mut().reset(Instant::now() + limit);
         }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let quiet_until = self.active + limit;
-            if phase != Phase::Tunnel || quiet_until <= Instant::now() {
-                let expired = &self.connection.shared.metrics.expired;
-                expired.with_label_values(&[phase.name()]).inc();
-                return true;
-            }
-            self.timer.as_mut().reset(quiet_until);
+        let expired = self.timer.as_mut().poll(cx).is_ready();
+        if expired {
+            let counted = &self.connection.shared.metrics.expired;
+            counted.with_label_values(&[phase.name()]).inc();
         }
-        false
+        expired
     }
 
     /// These bytes came from the client; they may be the ones that are too many.
@@ -348,13 +313,11 @@ impl Stream {
         let Some((answer, sent)) = &mut self.instead else {
             return Poll::Ready(Ok(()));
         };
+        let transport = self.transport.as_mut();
+        let transport = transport.expect("it is there until it is dropped");
         while *sent < answer.len() {
             let rest = &answer[*sent..];
-            let written = match &mut self.transport {
-                Transport::Plain(stream) => Pin::new(stream).poll_write(cx, rest),
-                Transport::Tls(stream) => Pin::new(stream).poll_write(cx, rest),
-            };
-            match ready!(written)? {
+            match ready!(Pin::new(&mut *transport).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => *sent += count,
             }
@@ -379,10 +342,8 @@ impl Stream {
 
     /// Something has passed.
     fn passed(&mut self) {
-        match self.connection.now().1 {
-            Phase::Idle => self.connection.enter(Phase::Headers),
-            Phase::Tunnel => self.active = Instant::now(),
-            Phase::Headers | Phase::Serving => {}
+        if self.connection.now().1 == Phase::Idle {
+            self.connection.enter(Phase::Headers);
         }
     }
 }
@@ -399,7 +360,9 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if this.connection.gate.is_shut(cx) {
+        // Pingora reads on only after it has passed on what it had.
+        if !this.connection.h2 && this.connection.now().1 == Phase::Tunnel {
+            this.connection.passage.client_is_ready(cx);
             return match this.expired(cx) {
                 true => Poll::Ready(Err(too_slow())),
                 false => Poll::Pending,
@@ -411,10 +374,7 @@ impl AsyncRead for Stream {
             this.taken.drain(..part);
             return Poll::Ready(this.received(&buf.filled()[before..]));
         }
-        let read = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
+        let read = this.transport().poll_read(cx, buf);
         match read {
             Poll::Pending if this.expired(cx) => Poll::Ready(Err(too_slow())),
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
@@ -438,31 +398,23 @@ impl AsyncWrite for Stream {
         if this.instead.is_some() {
             return this.poll_instead(cx).map_ok(|()| buf.len());
         }
-        let written = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        };
+        let written = this.transport().poll_write(cx, buf);
         if let Poll::Ready(Ok(count)) = written {
             this.sent(std::iter::once(buf), count);
-        }
-        if written.is_ready() && this.connection.now().1 == Phase::Tunnel {
-            this.active = Instant::now();
         }
         written
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        self.get_mut().transport().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        let this = self.get_mut();
+        if this.connection.passage.is_out() {
+            return Poll::Ready(Ok(()));
         }
+        this.transport().poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -476,10 +428,7 @@ impl AsyncWrite for Stream {
             let all = bufs.iter().map(|part| part.len()).sum();
             return this.poll_instead(cx).map_ok(|()| all);
         }
-        let written = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        };
+        let written = this.transport().poll_write_vectored(cx, bufs);
         if let Poll::Ready(Ok(count)) = written {
             this.sent(bufs.iter().map(|part| &**part), count);
         }
@@ -487,7 +436,76 @@ impl AsyncWrite for Stream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
+        self.transport
+            .as_ref()
+            .is_some_and(AsyncWrite::is_write_vectored)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let passage = &self.connection.passage;
+        if let (true, Some(transport)) = (passage.is_out(), self.transport.take()) {
+            passage.leave_client(FromClient {
+                transport,
+                unread: std::mem::take(&mut self.taken),
+            });
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
             Transport::Plain(stream) => stream.is_write_vectored(),
             Transport::Tls(stream) => stream.is_write_vectored(),
         }

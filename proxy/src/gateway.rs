@@ -1,5 +1,6 @@
 //! The life of a request: heard out, resolved, admitted, sent on, logged.
 
+mod account;
 mod hooked;
 
 use std::net::Ipv4Addr;
@@ -8,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
-use proxy_logs::Capture;
 use routes::access::{Carrier, Challenge};
 use routes::address::{Address, Name, Rejection};
 use routes::link;
@@ -23,6 +23,7 @@ use routes::table::{Place, Table};
 
 use crate::Shared;
 use crate::admit::admit;
+use crate::boundary::Boundaries;
 use crate::connection::Connection;
 use crate::cookies;
 use crate::domains::NotLed;
@@ -33,7 +34,7 @@ use crate::isolation;
 use crate::limits::RequestPermit;
 use crate::lines::{Carried, End, Line, Way};
 use crate::listen::millis_now;
-use crate::logs::{self, Record};
+use crate::logs;
 use crate::mount::{self, Mounted};
 use crate::outbound;
 use crate::query;
@@ -48,6 +49,8 @@ use crate::signin::{self, FORM_BYTES, Form, Reason, SIGN_IN, SIGN_OUT};
 use crate::trace::Trace;
 use crate::uploads::Upload;
 use crate::upstream::{self, Manner};
+
+pub use account::Account;
 
 /// What the proxy tells a kit and control about a request. Whatever a client sends under these
 /// names is removed.
@@ -179,6 +182,8 @@ pub struct Visit {
     /// The protocol it asks to go on with, such as `websocket`, and whether it does.
     upgrade: Option<HeaderValue>,
     tunnel: bool,
+    /// Of a WebSocket, where its frames end.
+    boundaries: Option<Boundaries>,
     body_bytes: u64,
     /// Until the upstream's headers.
     upstream: Option<Duration>,
@@ -187,7 +192,7 @@ pub struct Visit {
     pass: Option<Box<Pass>>,
     /// What may end it before it is over: a change of rules, or of the alias it came by.
     carried: Option<Arc<Carried>>,
-    /// The connection to its kit, while this is what it carries.
+    /// The connection to its kit, where it may have to be cut off.
     line: Option<Arc<Line>>,
     /// Its body, while it comes over HTTP/2.
     upload: Option<Arc<Upload>>,
@@ -254,6 +259,7 @@ impl ProxyHttp for Gateway {
             manner: Manner::Plain,
             upgrade: None,
             tunnel: false,
+            boundaries: None,
             body_bytes: 0,
             upstream: None,
             refusal: None,
@@ -389,6 +395,9 @@ impl ProxyHttp for Gateway {
         if end && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
+        if let (Some(boundaries), Some(part)) = (&mut visit.boundaries, &*body) {
+            boundaries.up.see(part);
+        }
         visit.body_bytes += body.as_ref().map_or(0, |part| part.len() as u64);
         if end {
             visit.upload = None;
@@ -414,12 +423,7 @@ impl ProxyHttp for Gateway {
         Ok(upstream::peer(
             destination,
             visit.manner,
-            // Over HTTP/2 a client is never held up as a whole.
-            visit
-                .connection
-                .as_ref()
-                .filter(|it| !it.h2)
-                .map(|it| it.gate.clone()),
+            visit.connection.as_deref(),
             visit.carried.is_some(),
             &self.shared.lines,
             &config.control,
@@ -441,6 +445,8 @@ impl ProxyHttp for Gateway {
         };
         if let Some(carried) = &visit.carried {
             line.carry(carried.clone());
+        }
+        if visit.carried.is_some() || visit.manner == Manner::Upgrade {
             visit.line = Some(line.clone());
         }
         if session.is_http2() && visit.manner != Manner::Streams && !session.is_body_done() {
@@ -548,10 +554,25 @@ impl ProxyHttp for Gateway {
             metrics.tunnels.inc();
             if switched && let Some(connection) = &visit.connection {
                 connection.tunnel();
+                let frames = has_frames(session.req_header(), response);
+                visit.boundaries = frames.then(Boundaries::default);
             }
         }
         self.log_open(session, response, visit);
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        visit: &mut Visit,
+    ) -> pingora::Result<Option<Duration>> {
+        if let (Some(boundaries), Some(part)) = (&mut visit.boundaries, body) {
+            boundaries.down.see(part);
+        }
+        Ok(None)
     }
 
     /// A pooled connection may end just when a request is sent over it, such as when its kit is
@@ -615,14 +636,17 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, visit: &mut Visit) {
-        if let (Some(line), Some(carried)) = (&visit.line, &visit.carried) {
-            line.leave(carried);
+        if let (None, true, Some(connection)) = (error, visit.tunnel, &visit.connection)
+            && connection.passage.is_out()
+        {
+            // It goes on without Pingora, and is told about when it ends.
+            let account = self.account(session, None, visit);
+            if let Some(connection) = &visit.connection {
+                connection.passage.leave_account(Box::new(account));
+            }
+            return;
         }
-        if let Some(refusal) = visit.ended() {
-            self.shared.metrics.cut.inc();
-            visit.refusal = Some(refusal.code());
-        }
-        self.log(session, error, visit);
+        self.account(session, error, visit).close(&self.shared);
         // Over HTTP/2 a connection has no time between requests that is its own.
         if !session.is_http2()
             && !visit.tunnel
@@ -1214,105 +1238,8 @@ impl Gateway {
             return;
         }
         visit.opened = Some(self.shared.journal.number());
-        self.write(session, visit, Some(head), None);
-    }
-
-    fn log(&self, session: &Session, error: Option<&Error>, visit: &Visit) {
-        let metrics = &self.shared.metrics;
-        let taken = visit.started.elapsed();
-        let status = match session.response_written() {
-            Some(head) => head.status.as_u16(),
-            None => CLIENT_LEFT,
-        };
-        let kind = match &visit.destination {
-            Some(Destination::Control { .. }) if visit.admitted => "api",
-            Some(Destination::Kit { door, .. }) if visit.admitted => match door.port {
-                Some(_) => "port",
-                None => "kit",
-            },
-            _ => "refused",
-        };
-        let class = match status {
-            100..200 => "1xx",
-            200..300 => "2xx",
-            300..400 => "3xx",
-            400..500 => "4xx",
-            _ => "5xx",
-        };
-        metrics.requests.with_label_values(&[kind, class]).inc();
-        if let Some(trace) = &visit.trace {
-            trace.end(kind, status, visit.refusal);
-        }
-        if visit.tunnel {
-            metrics.tunnels.dec();
-        } else {
-            metrics
-                .durations
-                .with_label_values(&[kind])
-                .observe(taken.as_secs_f64());
-        }
-        metrics.bytes_in.inc_by(session.body_bytes_read() as u64);
-        metrics.bytes_out.inc_by(session.body_bytes_sent() as u64);
-        self.write(session, visit, None, error);
-    }
-
-    /// Hand a request to the journal: when it is over, or with the head of an answer that begins.
-    fn write(
-        &self,
-        session: &Session,
-        visit: &Visit,
-        begins: Option<&ResponseHeader>,
-        error: Option<&Error>,
-    ) {
-        let Some(connection) = &visit.connection else {
-            return;
-        };
-        let request = session.req_header();
-        let head = begins.or(session.response_written());
-        let place = visit.place();
-        // The access log has no headers.
-        let text = match place {
-            Some(_) => Capture::of(request.raw_path(), &request.headers),
-            None => Capture::target_alone(request.raw_path()),
-        };
-        let took = visit.started.elapsed();
-        let now = jiff::Timestamp::now();
-        let record = Record {
-            started: now.checked_sub(took).unwrap_or(now),
-            client: connection.client.ip().to_canonical(),
-            host: visit.name,
-            place: place.map(|(place, door)| (place.clone(), *door)),
-            admitted: visit.admitted,
-            scheme: connection.scheme(),
-            http: match request.version {
-                Version::HTTP_2 => "2",
-                Version::HTTP_11 => "1.1",
-                _ => "1.0",
-            },
-            method: request.method.clone(),
-            text,
-            secrets: visit.secrets.clone(),
-            status: head.map_or(CLIENT_LEFT, |head| head.status.as_u16()),
-            content_type: head.and_then(|head| head.headers.get(header::CONTENT_TYPE).cloned()),
-            bytes_in: session.body_bytes_read() as u64,
-            bytes_out: session.body_bytes_sent() as u64,
-            took,
-            upstream: visit.upstream,
-            refusal: visit.refusal,
-            fault: error.map(|error| {
-                let side = match error.esource() {
-                    ErrorSource::Upstream => "upstream",
-                    ErrorSource::Downstream => "client",
-                    ErrorSource::Internal | ErrorSource::Unset => "proxy",
-                };
-                (side, reason(error.etype()))
-            }),
-            websocket: visit.tunnel,
-            opened: visit.opened,
-            open: begins.is_some(),
-        };
-        if !self.shared.journal.write(Box::new(record)) {
-            self.shared.metrics.log_dropped.inc();
+        if let Some(record) = visit.record(session, Some(head), None) {
+            self.shared.write_down(record);
         }
     }
 }
@@ -1341,10 +1268,7 @@ impl Visit {
 
     /// What there is to say where it was ended because rules or its alias have changed.
     fn ended(&self) -> Option<Refusal> {
-        match self.carried.as_ref()?.ended()? {
-            End::Rules => Some(Refusal::AccessDenied),
-            End::Way => Some(Refusal::UnknownHost),
-        }
+        self.carried.as_ref()?.ended().map(account::refusal)
     }
 }
 
@@ -1436,6 +1360,16 @@ fn replace(headers: &mut HeaderMap, name: &HeaderName, values: Vec<HeaderValue>)
     for value in values {
         headers.append(name.clone(), value);
     }
+}
+
+/// Whether what follows the answer are the frames of a WebSocket (RFC 6455, section 4.2.2).
+fn has_frames(request: &RequestHeader, response: &ResponseHeader) -> bool {
+    let is = |headers: &HeaderMap, name: HeaderName, value: &str| {
+        let found = headers.get(name);
+        found.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
+    };
+    is(&response.headers, header::UPGRADE, "websocket")
+        && is(&request.headers, header::SEC_WEBSOCKET_VERSION, "13")
 }
 
 /// What a kit says cannot be passed on.

@@ -20,6 +20,8 @@
 //! - `hooks`: scripts of a container that see its requests first.
 //! - `isolation`, `cookies`: what a container may say to a browser, and what is kept from it.
 //! - `uploads`: bodies over HTTP/2 that do not come any more.
+//! - `passage`: the way of a tunnel out of Pingora · `relay`: a tunnel on its own · `boundary`: where
+//!   its frames end.
 //! - `upstream`: connections to a container's kit and to control · `outbound`: headers for them.
 //! - `mount`: answers of routers in this process, such as that of the log of a container.
 //! - `refusals`: every answer that the proxy gives by itself.
@@ -34,6 +36,7 @@
 mod admin;
 mod admit;
 mod attempts;
+mod boundary;
 pub mod config;
 mod connection;
 mod cookies;
@@ -54,8 +57,10 @@ mod listen;
 mod logs;
 mod mount;
 mod outbound;
+mod passage;
 mod query;
 mod refusals;
+mod relay;
 mod request;
 mod resolve;
 mod sender;

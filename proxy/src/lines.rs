@@ -11,8 +11,9 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -52,7 +53,9 @@ pub struct Line {
     carried: Mutex<Option<Arc<Carried>>>,
     /// For one that is not.
     doom: Doom,
-    cut: AtomicBool,
+    cut: OnceLock<End>,
+    /// Who is to learn of it at once, rather than when the socket is read next.
+    watching: Mutex<Option<Waker>>,
     lines: Weak<Lines>,
 }
 
@@ -80,10 +83,12 @@ pub struct Way {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum End {
-    /// The rules do not allow it any more, or its container is gone.
+    /// The rules do not allow it any more.
     Rules = 1,
     /// The alias that it came by does not lead there any more.
     Way = 2,
+    /// There is no such container any more.
+    Gone = 3,
 }
 
 /// When something ends that nobody was asked for, in milliseconds since 1970; 0 while it may go on.
@@ -154,6 +159,7 @@ impl Carried {
         match self.ended.load(Ordering::Acquire) {
             0 => None,
             it if it == End::Way as u8 => Some(End::Way),
+            it if it == End::Gone as u8 => Some(End::Gone),
             _ => Some(End::Rules),
         }
     }
@@ -174,7 +180,8 @@ impl Lines {
             socket: stream.as_fd().try_clone_to_owned()?,
             carried: Mutex::new(None),
             doom: Doom::default(),
-            cut: AtomicBool::new(false),
+            cut: OnceLock::new(),
+            watching: Mutex::new(None),
             lines: Arc::downgrade(self),
         });
         let mut known = self.open.entry(container).or_default();
@@ -210,7 +217,8 @@ impl Line {
             socket: stream.as_fd().try_clone_to_owned()?,
             carried: Mutex::new(None),
             doom: Doom::default(),
-            cut: AtomicBool::new(false),
+            cut: OnceLock::new(),
+            watching: Mutex::new(None),
             lines: Weak::new(),
         }))
     }
@@ -238,17 +246,31 @@ impl Line {
         self.held().take_if(|held| Arc::ptr_eq(held, carried));
     }
 
+    /// Whether it was cut, and why.
+    pub fn cut_for(&self) -> Option<End> {
+        self.cut.get().copied()
+    }
+
+    /// Wake this one when it is cut.
+    pub fn watch(&self, waker: &Waker) {
+        *self.watching() = Some(waker.clone());
+    }
+
+    fn watching(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.watching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn held(&self) -> MutexGuard<'_, Option<Arc<Carried>>> {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn review(&self, table: &Table, exists: bool, rules: Option<&Rules>, now: u64) {
-        if self.cut.load(Ordering::Acquire) {
+        if self.cut.get().is_some() {
             return;
         }
         let carried = self.held().clone();
         let end = match carried {
-            _ if !exists => Some(End::Rules),
+            _ if !exists => Some(End::Gone),
             Some(carried) => carried.has_to_end(table, rules, now),
             None if self.watched => None,
             None => (self.doom.is_due(rules.is_some(), now)).then_some(End::Rules),
@@ -259,11 +281,15 @@ impl Line {
     }
 
     fn cut(&self, why: End) {
-        self.cut.store(true, Ordering::Release);
+        // Only the reviewer cuts, and only once.
+        let _ = self.cut.set(why);
         if let Some(carried) = &*self.held() {
             carried.end(why);
         }
         self.shut();
+        if let Some(watching) = self.watching().take() {
+            watching.wake();
+        }
     }
 }
 

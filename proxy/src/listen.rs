@@ -15,6 +15,7 @@ use pingora::apps::{HttpServerOptions, ServerApp};
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
+use routes::table::State;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::server::ResolvesServerCert;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,9 +34,11 @@ use crate::gateway::Gateway;
 use crate::handover::{self, Inherited, Name, Role};
 use crate::ledger::Ledger;
 use crate::limits::{Clients, ConnectionPermit, Nameless};
-use crate::lines::{self, Lines};
+use crate::lines::{self, End, Lines};
 use crate::logs::{Journal, OpenLog};
+use crate::passage::Tunnel;
 use crate::refusals::{Audience, Refusal};
+use crate::relay::{self, Close, Patience, Relay};
 use crate::session::{KeepKeys, Keys};
 use crate::tls::{NoHandshake, Tls};
 use crate::uploads::Uploads;
@@ -468,7 +471,12 @@ struct Worker {
     tls: Arc<Tls>,
     stopped: watch::Receiver<bool>,
     open: AtomicUsize,
+    /// Those of them that are tunnels on their own.
+    tunnels: AtomicUsize,
     closed: Notify,
+    /// Tunnels have to end, and are told so.
+    ending: AtomicBool,
+    end: Notify,
 }
 
 async fn work(
@@ -483,7 +491,10 @@ async fn work(
         tls,
         stopped: stopped.clone(),
         open: AtomicUsize::new(0),
+        tunnels: AtomicUsize::new(0),
         closed: Notify::new(),
+        ending: AtomicBool::new(false),
+        end: Notify::new(),
     });
     let accepting: Vec<_> = sockets
         .into_iter()
@@ -506,14 +517,18 @@ async fn work(
         // A request may be on its way: a connection is told to go with its answer, and is cut off
         // only where it has waited as long as it may anyway.
         most = limits.leave;
-        let _ = timeout(limits.keepalive.min(most), drained(&worker)).await;
+        let _ = timeout(limits.keepalive.min(most), drained(&worker, &worker.open)).await;
     }
     worker.http.cleanup().await;
-    let _ = timeout_at(begun + most, drained(&worker)).await;
+    let _ = timeout_at(begun + most, drained(&worker, &worker.open)).await;
+    worker.ending.store(true, Ordering::Release);
+    worker.end.notify_waiters();
+    // Each of them takes no longer than that.
+    let _ = timeout(2 * relay::CLOSING, drained(&worker, &worker.tunnels)).await;
 }
 
-async fn drained(worker: &Worker) {
-    while worker.open.load(Ordering::Acquire) > 0 {
+async fn drained(worker: &Worker, open: &AtomicUsize) {
+    while open.load(Ordering::Acquire) > 0 {
         worker.closed.notified().await;
     }
 }
@@ -571,14 +586,20 @@ async fn accept(socket: TcpListener, scheme: Scheme, worker: Arc<Worker>) {
         let sender = shared.config.senders.iter();
         if sender.clone().any(|it| it.contains(client.ip())) {
             tokio::spawn(Box::pin(async move {
-                serve_for(stream, client, scheme, nameless, &open.0).await;
+                if let Some(served) = serve_for(stream, client, scheme, nameless, &open.0).await {
+                    tokio::spawn(go_on(served, open));
+                }
             }));
             continue;
         }
         match nameless.of(client.ip()) {
             Ok(permit) => {
                 tokio::spawn(Box::pin(async move {
-                    serve(buffered(stream), client, scheme, permit, &open.0).await;
+                    let stream = buffered(stream);
+                    if let Some(served) = serve(stream, client, scheme, permit, &open.0).await {
+                        // In a task of its own, which is a small one.
+                        tokio::spawn(go_on(served, open));
+                    }
                 }));
             }
             Err(full) => shared.dropped(full.reason()),
@@ -612,19 +633,34 @@ async fn serve_for(
     scheme: Scheme,
     nameless: Nameless,
     worker: &Worker,
-) {
+) -> Option<Served> {
     let shared = &worker.shared;
     let mut socket = buffered(socket);
     let told = timeout(shared.config.limits.handshake, sender::read(&mut socket)).await;
     let client = match told {
         Ok(Ok(client)) => client.unwrap_or(sender),
-        Ok(Err(_)) => return shared.dropped("sender_malformed"),
-        Err(_) => return shared.dropped("sender_slow"),
+        Ok(Err(_)) => {
+            shared.dropped("sender_malformed");
+            return None;
+        }
+        Err(_) => {
+            shared.dropped("sender_slow");
+            return None;
+        }
     };
     match nameless.of(client.ip()) {
         Ok(permit) => serve(socket, client, scheme, permit, worker).await,
-        Err(full) => shared.dropped(full.reason()),
+        Err(full) => {
+            shared.dropped(full.reason());
+            None
+        }
     }
+}
+
+/// A connection that Pingora has done its part for, and that goes on as a tunnel.
+struct Served {
+    connection: Arc<Connection>,
+    tunnel: Tunnel,
 }
 
 async fn serve(
@@ -633,42 +669,124 @@ async fn serve(
     scheme: Scheme,
     permit: ConnectionPermit,
     worker: &Worker,
-) {
-    if keep_alive(socket.get_ref()).is_err() {
-        return;
-    }
+) -> Option<Served> {
+    keep_alive(socket.get_ref()).ok()?;
     let shared = &worker.shared;
-    let stream = match scheme {
+    let known =
+        |secured, h2| Arc::new(Connection::new(client, secured, permit, h2, shared.clone()));
+    let (stream, connection) = match scheme {
         Scheme::Http => {
             let told = timeout(shared.config.limits.headers, frames::sniff(&mut socket)).await;
             let (h2, taken) = match told {
-                Ok(Ok(told)) => told,
-                Ok(Err(_)) => return,
+                Ok(told) => told.ok()?,
                 Err(_) => {
                     let expired = &shared.metrics.expired;
-                    return expired.with_label_values(&["headers"]).inc();
+                    expired.with_label_values(&["headers"]).inc();
+                    return None;
                 }
             };
-            let connection = Connection::new(client, None, permit, h2, shared.clone());
-            Stream::plain(socket, taken, Arc::new(connection))
+            let connection = known(None, h2);
+            (Stream::plain(socket, taken, connection.clone()), connection)
         }
         Scheme::Https => match worker.tls.accept(socket).await {
             Ok((stream, secured)) => {
                 let h2 = secured.h2;
-                let connection = Connection::new(client, Some(secured), permit, h2, shared.clone());
-                Stream::tls(stream, Arc::new(connection))
+                let connection = known(Some(secured), h2);
+                (Stream::tls(stream, connection.clone()), connection)
             }
             Err(NoHandshake::Plain(socket)) => {
                 shared.dropped("handshake_plain");
-                return say_https(*socket).await;
+                say_https(*socket).await;
+                return None;
             }
-            Err(fault) => return shared.dropped(&format!("handshake_{}", fault.reason())),
+            Err(fault) => {
+                shared.dropped(&format!("handshake_{}", fault.reason()));
+                return None;
+            }
         },
     };
     worker
         .http
         .process_new(Box::new(stream), &worker.stopped)
         .await;
+    let tunnel = connection.passage.take()?;
+    Some(Served { connection, tunnel })
+}
+
+/// A tunnel on its own, to its end.
+async fn go_on(served: Served, open: Open) {
+    let worker = &*open.0;
+    let shared = &worker.shared;
+    let _counted = Counted::new(worker);
+    // Its permit is given back with it.
+    let Served { connection, tunnel } = served;
+    let Tunnel {
+        client,
+        kit,
+        mut account,
+    } = tunnel;
+    let kept = [kit.kept, client.unread].concat();
+    let limits = &shared.config.limits;
+    let patience = Patience {
+        quiet: limits.tunnel,
+        send: limits.send,
+    };
+    let boundaries = account.boundaries.take();
+    let mut relay = Relay::new(client.transport, kit.stream, kept, boundaries, patience);
+    let container = account.container();
+    let cut = || {
+        let cut = account.line.as_ref().and_then(|line| line.cut_for());
+        cut.map(|why| match why {
+            End::Rules | End::Way => Close::Forbidden,
+            End::Gone => Close::Gone,
+        })
+    };
+    // The reviewer may have cut the line after it was last looked at.
+    let lost = || {
+        cut().or_else(|| {
+            let table = shared.table.load();
+            let place = table.places.get(&container?);
+            let runs = place.is_some_and(|it| it.state == State::Running);
+            (!runs).then_some(Close::Gone)
+        })
+    };
+    let mut end = std::pin::pin!(worker.end.notified());
+    let mut watched = false;
+    let passed = std::future::poll_fn(|cx| {
+        if !watched {
+            watched = true;
+            // Whoever waits is told, and whoever comes later sees the flag.
+            let _ = end.as_mut().poll(cx);
+            if let Some(line) = &account.line {
+                line.watch(cx.waker());
+            }
+        }
+        let stopping = worker.ending.load(Ordering::Acquire);
+        let close = cut().or(stopping.then_some(Close::Stopping));
+        relay.poll(cx, close, &lost)
+    })
+    .await;
+    drop(relay);
+    account.add(passed, shared);
+    account.close(shared);
+    drop(connection);
+}
+
+/// Counts a tunnel while it lives.
+struct Counted<'a>(&'a Worker);
+
+impl Counted<'_> {
+    fn new(worker: &Worker) -> Counted<'_> {
+        worker.tunnels.fetch_add(1, Ordering::AcqRel);
+        Counted(worker)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Ordering::AcqRel);
+        self.0.closed.notify_one();
+    }
 }
 
 /// For somebody who speaks HTTP where HTTPS is spoken to take the answer and go.

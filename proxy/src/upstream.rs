@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,8 +34,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::config::Limits;
-use crate::connection::Gate;
 use crate::lines::{Line, Lines};
+use crate::passage::{FromKit, Passage};
 use crate::resolve::Destination;
 
 /// Why a kit or control could not be connected to.
@@ -133,11 +133,11 @@ enum Target {
 #[derive(Debug)]
 struct Connector {
     target: Target,
-    /// Of the client, for a request that may become a tunnel, or whose body is large: see
-    /// [`Patient`] and [`Eager`].
-    gate: Option<Arc<Gate>>,
-    /// For a request whose body may fill all buffers: see [`Eager`].
+    /// Of the client, for a request that may become a tunnel: see [`Patient`].
+    passage: Option<Arc<Passage>>,
+    /// Of the client, for a request whose body may fill all buffers: see [`Eager`].
     bulk: bool,
+    gate: Option<Arc<Gate>>,
 }
 
 #[async_trait]
@@ -164,12 +164,13 @@ impl L4Connect for Connector {
         let mut stream = if self.bulk {
             let eager = Eager::new(stream, self.gate.clone());
             Stream::from(VirtualSocketStream::new(Box::new(eager)))
-        } else if let Some(gate) = &self.gate {
+        } else if let Some(passage) = &self.passage {
             let patient = Patient {
                 stream: Some(stream),
                 waited: false,
+                ended: 0,
                 kept: BytesMut::new(),
-                gate: gate.clone(),
+                passage: passage.clone(),
             };
             Stream::from(VirtualSocketStream::new(Box::new(patient)))
         } else {
@@ -205,18 +206,22 @@ async fn connect(path: impl AsRef<std::path::Path>) -> Result<UnixStream, NoConn
 ///
 /// Pingora, where it reads the answer to an upgrade at once, may close the tunnel that has just
 /// been made (cloudflare/pingora#946): so others run once before the first read. And while it waits
-/// to write to a kit it reads nothing from it: a kit that waits to write, too, would wait for ever.
-/// So what the kit does not take is kept here, and the client is not read from meanwhile
-/// ([`Gate`]): it is as much as Pingora has under way, and no more.
+/// to write to a kit it reads nothing from it, and could not be left: so what came with the request
+/// and is not taken at once is kept here. Once the answer is with the client, both leave.
 #[derive(Debug)]
 struct Patient {
     stream: Option<UnixStream>,
     waited: bool,
+    /// How often the kit was found to send no more.
+    ended: u8,
     kept: BytesMut,
-    gate: Arc<Gate>,
+    passage: Arc<Passage>,
 }
 
-/// Kept for a kit at most: a little more than what Pingora may have under way.
+/// For Pingora to look at an answer that has been read: its two halves take turns in being the
+/// first.
+const TURNS: u8 = 2;
+/// Kept for a kit at most: what a client may send with the headers of its request.
 const KEPT_BYTES: usize = 1 << 20;
 /// For a kit to take what is left of a tunnel that has ended.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -242,23 +247,21 @@ impl Patient {
                 Poll::Pending => break,
             }
         }
-        self.gate.holds(self.kept.len());
-        if self.kept.is_empty() {
-            // An idle tunnel holds no buffer.
-            self.kept = BytesMut::new();
-        }
         Ok(())
     }
 }
 
 impl Drop for Patient {
     fn drop(&mut self) {
-        self.gate.holds(0);
-        let kept = std::mem::take(&mut self.kept);
+        let Some(mut stream) = self.stream.take() else {
+            return;
+        };
+        let kept = Vec::from(std::mem::take(&mut self.kept));
+        if self.passage.is_out() {
+            return self.passage.leave_kit(FromKit { stream, kept });
+        }
         let runtime = tokio::runtime::Handle::try_current();
-        if let (false, Some(mut stream), Ok(runtime)) =
-            (kept.is_empty(), self.stream.take(), runtime)
-        {
+        if let (false, Ok(runtime)) = (kept.is_empty(), runtime) {
             runtime.spawn(async move {
                 // A kit that has gone misses nothing.
                 let _ = tokio::time::timeout(LAST_WORDS, stream.write_all(&kept)).await;
@@ -278,8 +281,26 @@ impl AsyncRead for Patient {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if self.passage.kit_may_leave() {
+            return Poll::Ready(Ok(()));
+        }
         self.drive(cx)?;
-        self.socket().poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(self.socket().poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            return Poll::Ready(Ok(()));
+        }
+        // A kit may send no more and still be told something: that is for a tunnel to see, once
+        // the answer that it sent before has made one.
+        if self.ended < TURNS {
+            self.ended += 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match self.passage.is_begun() {
+            true => Poll::Pending,
+            false => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -300,8 +321,6 @@ impl AsyncWrite for Patient {
             return Poll::Pending;
         }
         self.kept.extend_from_slice(&buf[..room]);
-        let kept = self.kept.len();
-        self.gate.holds(kept);
         Poll::Ready(Ok(room))
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -309,6 +328,9 @@ impl AsyncWrite for Patient {
         Poll::Ready(Ok(()))
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.passage.is_out() {
+            return Poll::Ready(Ok(()));
+        }
         self.drive(cx)?;
         if !self.kept.is_empty() {
             return Poll::Pending;
@@ -468,7 +490,7 @@ const H2_WINDOW: u32 = 128 << 10;
 pub fn peer(
     destination: &Destination,
     manner: Manner,
-    gate: Option<Arc<Gate>>,
+    client: Option<&Connection>,
     watched: bool,
     lines: &Arc<Lines>,
     control: &std::path::Path,
@@ -487,8 +509,14 @@ pub fn peer(
     let options = &mut peer.options;
     options.custom_l4 = Some(Arc::new(Connector {
         target,
-        gate: gate.filter(|_| matches!(manner, Manner::Upgrade | Manner::Bulk)),
+        passage: client
+            .filter(|_| manner == Manner::Upgrade)
+            .map(|client| client.passage.clone()),
         bulk: manner == Manner::Bulk,
+        // Over HTTP/2 a client is never held up as a whole.
+        gate: client
+            .filter(|client| manner == Manner::Bulk && !client.h2)
+            .map(|client| client.gate.clone()),
     }));
     options.connection_timeout = Some(limits.connect);
     options.total_connection_timeout = Some(limits.connect);

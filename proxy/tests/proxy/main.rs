@@ -27,5 +27,6 @@ mod smuggling;
 mod streams;
 mod tools;
 mod traps;
+mod tunnels;
 mod uploads;
 mod websockets;
