@@ -4,7 +4,7 @@
 //! kit is known here by its container, and a reviewer looks a few times a second whether the rules
 //! still allow what goes on over it, and whether the alias that it came by still leads there. What
 //! may not go on is cut: the socket is shut down in both directions, and the exchange ends as if the
-//! kit had gone away.
+//! kit had gone away. A tunnel that is on its own is woken, and finds here why.
 //!
 //! The price is paid per connection, and by requests that come by an alias or to containers that
 //! have rules. A request to any other touches nothing of this.

@@ -3,7 +3,7 @@
 //!
 //! | trap | test |
 //! |---|---|
-//! | a tunnel is torn down right after its 101 | `streams::no_websocket_is_lost_after_its_handshake` |
+//! | a tunnel is torn down right after its 101 | `streams::no_websocket_is_lost_after_its_handshake`, `tunnels::what_is_said_right_before_the_end_arrives` |
 //! | an empty last DATA frame ends a body twice | `streams::an_empty_last_part_does_not_disturb_the_next_request` |
 //! | kept connections and later headers have no deadline | `limits::slow_clients_are_let_go` |
 //! | HTTP/2 without TLS waits for 24 bytes | `conformance::http_2_by_prior_knowledge_leaves_short_requests_alone` |
@@ -11,6 +11,7 @@
 //! | a silent WebSocket dies after a minute | `streams::a_silent_websocket_lives_until_its_own_limit` |
 //! | idle HTTP/2 connections live for ever | `limits::an_idle_http_2_connection_is_closed` |
 //! | idle connections hold much memory | here |
+//! | an idle WebSocket holds the buffers of its beginning | `tunnels::an_idle_tunnel_holds_little_memory` |
 //! | upper case and dots in hosts miss | `requests::a_request_reaches_its_kit_with_what_the_proxy_knows`, `requests::a_certificate_is_for_the_hosts_it_names` |
 //! | a WebSocket over HTTP/2 goes on untranslated | `protocols::a_websocket_over_http_2_echoes`, `protocols::nothing_but_a_websocket_is_tunnelled_over_http_2` |
 //! | TRACE, bare LF, two lengths pass | `smuggling`, `attacks::requests_that_mean_two_things_are_refused` |

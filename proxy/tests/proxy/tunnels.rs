@@ -12,6 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::gates::{only, password, rule};
+use crate::protocols::resident;
 use crate::rig::{Container, Rig, eventually};
 
 /// For anything that must come.
@@ -478,6 +479,46 @@ async fn the_log_counts_both_directions_of_a_tunnel() {
         rig.metric("hoody_proxy_request_bytes_total").await,
         700_005.0
     );
+}
+
+/// What an idle tunnel may hold: the proxy's part and the sockets of both ends, which are in this
+/// process. In Pingora it is some 60 KiB.
+const IDLE_BYTES: u64 = 24 << 10;
+
+#[tokio::test]
+async fn an_idle_tunnel_holds_little_memory() {
+    const COUNT: usize = 500;
+    let mut rig = Rig::start().await;
+    let mut web = rig.running().await;
+    let mut kit = Raw::serve(&mut web);
+    let ask = ask(&web.host("http-9000"), "/tunnel", "websocket");
+    let mut begin = async || {
+        let mut client = rig.tcp().await;
+        client.write_all(ask.as_bytes()).await.expect("written");
+        let mut served = kit.next().await.into_inner();
+        served.write_all(SWITCH.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert_ne!(within(client.read_buf(&mut answer)).await.expect("read"), 0);
+        }
+        // Once in each direction, so that it is on its own.
+        client.write_all(b"up").await.expect("written");
+        expect(&mut served, b"up").await;
+        served.write_all(b"down").await.expect("written");
+        expect(&mut client, b"down").await;
+        (client, served)
+    };
+    // Whatever is made once is there by now.
+    let mut held = Vec::with_capacity(100 + COUNT);
+    for _ in 0..100 {
+        held.push(begin().await);
+    }
+    let before = resident();
+    for _ in 0..COUNT {
+        held.push(begin().await);
+    }
+    let each = resident().saturating_sub(before) / COUNT as u64;
+    assert!(each < IDLE_BYTES, "an idle tunnel holds {each} bytes");
 }
 
 /// However a tunnel ends, what it held is given back: more of them come than may be open at once.
