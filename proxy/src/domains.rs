@@ -463,12 +463,23 @@ impl Look<'_> {
                 Ok(_) => return Err(NotLed::NotAnAlias),
                 // Names of DNS may have underscores, and go on to ones that have none.
                 Err(Rejection::ForeignDomain | Rejection::BadCharacter | Rejection::BadLabel) => {
+                    // What the servers know beside the public DNS is nobody's business.
+                    if !self.is_public(&text(&target)) {
+                        return Err(NotLed::Elsewhere(text(&target).into()));
+                    }
                     name = target;
                 }
                 Err(_) => return Err(NotLed::NotAnAlias),
             }
         }
         Err(NotLed::Endless)
+    }
+
+    /// Whether somebody could own a name of DNS, by its last two labels.
+    fn is_public(&self, name: &str) -> bool {
+        let mut dots = name.rmatch_indices('.').map(|(at, _)| at + 1);
+        let tail = dots.nth(1).map_or(name, |at| &name[at..]);
+        Name::parse(tail).is_ok_and(|tail| domain::may_be_custom(&tail, self.zone))
     }
 
     /// What the CNAME record of a name says, if it has one.

@@ -155,6 +155,10 @@ async fn what_is_missing_is_said_in_words() {
     dns.leads("node.example.net", "shop.box2.containers.hoody.localhost");
     dns.leads("circle.example.net", "round.example.net");
     dns.leads("round.example.net", "circle.example.net");
+    // What is inside of the network is not told to anybody who makes a record to it.
+    dns.leads("inside.example.net", "db.internal");
+    dns.leads("inside.example.org", "intranet");
+    dns.leads("db.internal", "host-17.internal");
     for link in 0..20 {
         let (from, to) = (
             format!("{link}.example.org"),
@@ -235,6 +239,17 @@ async fn what_is_missing_is_said_in_words() {
             "{name}"
         );
     }
+    for (name, inside) in [
+        ("inside.example.net", "db.internal"),
+        ("inside.example.org", "intranet"),
+    ] {
+        let heard = rig.get(name, "/").await;
+        assert_eq!(heard.code(), "domain_leads_elsewhere");
+        assert!(heard.text().contains(inside) && !heard.text().contains("host-17"));
+    }
+    let asked = dns.names();
+    let inside = |name: &&String| name.ends_with("internal") || name.ends_with("intranet");
+    assert_eq!(asked.iter().find(inside), None);
     let page = Request::get("/").header("host", "none.example.net");
     let page = rig.ask(page.header("accept", "text/html")).await;
     assert_eq!(
