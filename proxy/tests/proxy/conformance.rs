@@ -38,6 +38,84 @@ fn setting(id: u16, value: u32) -> Vec<u8> {
     [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()
 }
 
+/// Fields that no request may have, each in a request that is right but for it.
+fn odd_requests(host: &str) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<(String, Fields)> = Vec::new();
+    let whole = get(host);
+    for (at, (name, value)) in whole.iter().enumerate() {
+        let name = String::from_utf8_lossy(name).into_owned();
+        let mut twice = whole.clone();
+        twice.push((name.clone().into_bytes(), value.clone()));
+        all.push((format!("8.3 {name} twice"), twice));
+        let mut late = whole.clone();
+        let field = late.remove(at);
+        late.push((b"x".to_vec(), b"y".to_vec()));
+        late.push(field);
+        all.push((format!("8.3 {name} after a field"), late));
+        // A host may be named by a field, or not at all, which is answered.
+        if name != ":authority" {
+            let mut without = whole.clone();
+            without.remove(at);
+            all.push((format!("8.3.1 no {name}"), without));
+        }
+    }
+    let mut empty = whole.clone();
+    empty[2].1.clear();
+    all.push(("8.3.1 an empty :path".to_owned(), empty));
+    for (name, value) in [
+        (":status", "200"),
+        ("", "y"),
+        ("a b", "y"),
+        ("a:b", "y"),
+        ("a\0b", "y"),
+        ("\u{e9}", "y"),
+        ("x", "a\0b"),
+        ("x", "a\rb"),
+        ("x", "a\nb"),
+        ("keep-alive", "5"),
+        ("proxy-connection", "keep-alive"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "websocket"),
+    ] {
+        let mut odd = whole.clone();
+        odd.push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        all.push((format!("8.2 {name:?}: {value:?}"), odd));
+    }
+    let frame = |fields: &Fields| frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &block(fields));
+    all.iter()
+        .map(|(what, fields)| (what.clone(), frame(fields)))
+        .collect()
+}
+
+/// Blocks that HPACK (RFC 7541) has no meaning for.
+fn odd_blocks(host: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let ask = block(&get(host));
+    let after = |more: &[u8]| [&ask, more].concat();
+    vec![
+        ("2.3.3 an index of none", after(&[0x80])),
+        ("2.3.3 an index after all", after(&[0xbe])),
+        ("4.2 a table's size after a field", after(&[0x20])),
+        ("5.1 a number without end", after(&[0xff; 64])),
+        ("5.1 a number that ends early", after(&[0xff, 0x80])),
+        ("5.2 a name that ends early", after(&[0, 9, b'x'])),
+        ("5.2 a value that ends early", after(&[0, 1, b'x', 9, b'y'])),
+        (
+            "5.2 a length that ends early",
+            after(&[0, 1, b'x', 0x7f, 0x80]),
+        ),
+        // `a` is 00011; ones come after it, fewer than eight.
+        ("5.2 padding of zeros", after(&[0, 1, b'x', 0x81, 0x18])),
+        (
+            "5.2 an end of text in a text",
+            after(&[0, 1, b'x', 0x84, 0xff, 0xff, 0xff, 0xff]),
+        ),
+        (
+            "6.3 a table beyond what is allowed",
+            [&[0x3f, 0xe2, 0x1f][..], &ask].concat(),
+        ),
+    ]
+}
+
 fn cases(host: &str) -> Vec<(&'static str, Vec<u8>, Must)> {
     let ask = block(&get(host));
     let post = block(&[fields(&[(":method", "POST")]), get(host)[1..].to_vec()].concat());
@@ -500,6 +578,15 @@ fn cases(host: &str) -> Vec<(&'static str, Vec<u8>, Must)> {
             Refuse(&[code::PROTOCOL]),
         ),
         (
+            "8.1.1 more than its length",
+            join(&[
+                headers(END_HEADERS, 1, &with(&[("content-length", "1")])),
+                frame(kind::DATA, 0, 1, b"x"),
+                frame(kind::DATA, END_STREAM, 1, b"y"),
+            ]),
+            Refuse(&[code::PROTOCOL]),
+        ),
+        (
             "8.5 CONNECT",
             headers(
                 END_HEADERS,
@@ -548,6 +635,105 @@ async fn http_2_is_spoken_by_the_book() {
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     assert_eq!(rig.get(&host, "/").await.status, StatusCode::OK);
+}
+
+/// Sections 8.2 and 8.3: what is no request reaches no kit, and the connection goes on or ends.
+#[tokio::test]
+async fn what_is_no_request_over_http_2_reaches_nobody() {
+    let mut rig = Rig::start().await;
+    let web = rig.running().await;
+    let host = web.host("terminal-1");
+    let mut failed = Vec::new();
+    for h2c in [false, true] {
+        for (what, bytes) in odd_requests(&host) {
+            let mut raw = Raw::over(&rig, &host, h2c).await;
+            raw.send(&bytes).await;
+            let came = raw.outcome(1).await;
+            let well = matches!(came, Outcome::Reset(code::PROTOCOL) | Outcome::Status(400))
+                || is_one(came, &[code::PROTOCOL]);
+            if !well {
+                failed.push(format!("{what} (h2c: {h2c}): {came:?}"));
+            }
+        }
+        for (what, block) in odd_blocks(&host) {
+            let mut raw = Raw::over(&rig, &host, h2c).await;
+            let whole = END_HEADERS | END_STREAM;
+            raw.send(&frame(kind::HEADERS, whole, 1, &block)).await;
+            let came = ended(&mut raw).await;
+            if !is_one(came, &[code::COMPRESSION]) {
+                failed.push(format!("HPACK {what} (h2c: {h2c}): {came:?}"));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    let asked = web
+        .seen()
+        .requests
+        .load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(asked, 0);
+    assert_eq!(rig.get(&host, "/").await.status, StatusCode::OK);
+}
+
+/// HPACK, sections 2.3.2, 4.3 and 6.3: a table is filled, pointed into, emptied and filled again.
+#[tokio::test]
+async fn a_table_of_fields_is_kept() {
+    let mut rig = Rig::start().await;
+    let web = rig.running().await;
+    let host = web.host("terminal-1");
+    let mut raw = Raw::tls(&rig, &host).await;
+    let whole = END_HEADERS | END_STREAM;
+    // GET, https and / are in the static table; the authority goes into the other.
+    let begin = [0x82, 0x87, 0x84];
+    let length = u8::try_from(host.len()).expect("short");
+    let named = [&begin[..], &[0x41, length], host.as_bytes()].concat();
+    let known = [&begin[..], &[0xbe]].concat();
+    for (stream, block) in [
+        (1, named.clone()),
+        (3, known.clone()),
+        // Emptied, and of its old size again, before it is filled.
+        (5, [&[0x20, 0x3f, 0xe1, 0x1f], &named[..]].concat()),
+        (7, known.clone()),
+    ] {
+        raw.send(&frame(kind::HEADERS, whole, stream, &block)).await;
+        assert_eq!(raw.outcome(stream).await, Outcome::Status(200), "{stream}");
+    }
+    // What was emptied is gone.
+    let block = [&[0x20], &known[..]].concat();
+    raw.send(&frame(kind::HEADERS, whole, 9, &block)).await;
+    assert!(is_one(ended(&mut raw).await, &[code::COMPRESSION]));
+}
+
+/// Section 6.9: no more is sent than there is room for, of a stream and of the connection.
+#[tokio::test]
+async fn windows_are_kept() {
+    let mut rig = Rig::start().await;
+    let web = rig.running().await;
+    let host = web.host("terminal-1");
+    let mut raw = Raw::tls(&rig, &host).await;
+    raw.send(&frame(kind::SETTINGS, 0, 0, &setting(4, 3))).await;
+    let mut ask = get(&host);
+    ask[2].1 = b"/download?4".to_vec();
+    raw.request(1, &ask, &[]).await;
+    let (mut room, mut came) = (3, 0);
+    for more in [1u32, 2, 5, 100, 70_000, 200_000] {
+        // A ping is answered after what may be sent, so nothing is waited for in vain.
+        while came < room {
+            let frame = raw.next().await.expect("it comes").expect("open");
+            if frame.kind == kind::DATA {
+                assert_eq!(frame.stream, 1);
+                came += frame.payload.len();
+            }
+        }
+        assert_eq!(came, room);
+        assert!(
+            raw.lives().await,
+            "and nothing else comes before its answer"
+        );
+        let grow = more.to_be_bytes();
+        raw.send(&frame(kind::WINDOW_UPDATE, 0, 1, &grow)).await;
+        raw.send(&frame(kind::WINDOW_UPDATE, 0, 0, &grow)).await;
+        room = (room + more as usize).min(4 * 65_536);
+    }
 }
 
 fn is_one(came: Outcome, reasons: &[u32]) -> bool {

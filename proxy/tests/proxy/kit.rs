@@ -252,6 +252,29 @@ async fn answer(
                 .body(BodyExt::boxed(StreamBody::new(echo)))
                 .expect("a response")
         }
+        // Fails before it says anything: its status is in the headers (gRPC over HTTP/2, trailers
+        // alone).
+        "/echo.Echo/Fail" => Response::builder()
+            .header("content-type", "application/grpc+proto")
+            .header("grpc-status", "5")
+            .header("grpc-message", "nothing%20here")
+            .body(full(""))
+            .expect("a response"),
+        // Fails in the middle.
+        "/echo.Echo/Break" => {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("13"));
+            trailers.insert("x-detail-bin", http::HeaderValue::from_static("AAEC"));
+            let parts = [
+                Frame::data(Bytes::from_static(b"\0\0\0\0\x02hi")),
+                Frame::trailers(trailers),
+            ];
+            let parts = stream::iter(parts.map(Ok::<_, Infallible>));
+            Response::builder()
+                .header("content-type", "application/grpc")
+                .body(BodyExt::boxed(StreamBody::new(parts)))
+                .expect("a response")
+        }
         // Answers with the headers that it is asked for.
         "/say" => {
             let mut response = Response::new(full("said"));

@@ -189,6 +189,70 @@ async fn a_grpc_call_gets_its_trailers() {
     assert_eq!(rest.trailers().expect("trailers")["grpc-status"], "0");
 }
 
+/// A message of gRPC: whether it is compressed, its length, itself.
+fn message(text: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(text.len()).expect("short").to_be_bytes();
+    [&[0][..], &length, text].concat()
+}
+
+/// Messages of every size, cut where no message ends, and every way in which a call ends.
+#[tokio::test]
+async fn calls_of_grpc_end_with_their_status() {
+    let mut rig = Rig::start().await;
+    let web = rig.running().await;
+    let host = web.host("http-50051");
+    let sizes = [0usize, 1, 100, 16_384, 1 << 20];
+    let sent: Vec<u8> = sizes
+        .iter()
+        .flat_map(|&size| message(&vec![size as u8 ^ 7; size]))
+        .collect();
+    for (kind, method) in [
+        ("application/grpc", "Say"),
+        ("application/grpc+proto", "Say"),
+        ("application/grpc;charset=utf-8", "Fail"),
+        ("application/grpc+json", "Break"),
+    ] {
+        let mut sender = {
+            let stream = rig.tls(&host, &[b"h2"]).await.expect("a connection");
+            let stream = TokioIo::new(stream);
+            let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
+            let (sender, connection) = made.expect("a connection");
+            tokio::spawn(connection);
+            sender
+        };
+        let parts: Vec<Bytes> = sent.chunks(9_973).map(Bytes::copy_from_slice).collect();
+        let parts = stream::iter(parts).map(|part| Ok::<_, Infallible>(Frame::data(part)));
+        let ask = Request::post(format!("https://{host}/echo.Echo/{method}"))
+            .header("content-type", kind)
+            .header("te", "trailers")
+            .header("grpc-timeout", "10S")
+            .body(StreamBody::new(Box::pin(parts)))
+            .expect("a request");
+        let answer = sender.send_request(ask).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.expect("it ends well");
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let said = body.to_bytes();
+        match method {
+            "Say" => {
+                assert!(said == sent, "{kind}");
+                assert_eq!(trailers["grpc-status"], "0");
+            }
+            "Fail" => {
+                assert!(said.is_empty() && trailers.is_empty());
+                assert_eq!(head.headers["grpc-status"], "5");
+                assert_eq!(head.headers["grpc-message"], "nothing%20here");
+            }
+            _ => {
+                assert_eq!(said, message(b"hi"));
+                assert_eq!(trailers["grpc-status"], "13");
+                assert_eq!(trailers["x-detail-bin"], "AAEC");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn http_2_without_tls_is_served() {
     let mut rig = Rig::start().await;
