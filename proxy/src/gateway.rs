@@ -450,7 +450,9 @@ impl ProxyHttp for Gateway {
             visit.line = Some(line.clone());
         }
         if session.is_http2() && visit.manner != Manner::Streams && !session.is_body_done() {
-            visit.upload = Some(self.shared.uploads.add(line.clone()));
+            let connection = visit.connection.as_ref();
+            let connection = connection.map_or(0, |it| Arc::as_ptr(it).addr());
+            visit.upload = Some(self.shared.uploads.add(line.clone(), connection));
         }
         Ok(())
     }

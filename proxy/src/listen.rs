@@ -396,6 +396,9 @@ struct Beside {
     lookups: Option<Lookups>,
 }
 
+/// For what there is for the logs to be brought to disk, before a successor writes them.
+const RESIGNING: Duration = Duration::from_secs(5);
+
 /// The feed, the metrics and a successor's wish, beside the workers. What goes on while they drain
 /// is held against the rules until its end.
 async fn keep_informed(beside: Beside, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
@@ -419,7 +422,9 @@ async fn keep_informed(beside: Beside, shared: Arc<Shared>, mut stopped: watch::
         successor = handover::offer(socket(beside.handover), beside.offered) => {
             serving.shutdown().await;
             let link = Link::new(shared.config.elders.clone());
-            shared.journal.resign(link).await;
+            if timeout(RESIGNING, shared.journal.resign(link)).await.is_err() {
+                warn!("the logs are not on disk yet; the successor writes beside them");
+            }
             drop(successor);
             beside.handed.send_replace(true);
             tokio::spawn(async move { elders::follow(&shared).await });

@@ -4,9 +4,11 @@
 //! a client nothing. So each that goes on to a kit is known here while it comes, and one of which
 //! nothing came for [`crate::Limits::body`] is ended: its connection to the kit, which carries
 //! nothing else, is shut down, and the client gets 408. A kit that does not take what came is no
-//! fault of the client's, and neither is a stream that is meant to be silent: gRPC and WebSockets
-//! are not known here.
+//! fault of the client's: it holds up its stream, and with what it leaves in the window of the
+//! connection all others of that connection. Neither is a stream that is meant to be silent: gRPC
+//! and WebSockets are not known here.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -25,6 +27,8 @@ pub struct Uploads {
 #[derive(Debug)]
 pub struct Upload {
     line: Arc<Line>,
+    /// Equal for all that come over one connection.
+    connection: usize,
     begun: Instant,
     /// When its last part came, in milliseconds since then.
     last: AtomicU64,
@@ -42,9 +46,10 @@ impl Default for Uploads {
 
 impl Uploads {
     /// Know a body from now until it is dropped. It goes on over this line.
-    pub fn add(&self, line: Arc<Line>) -> Arc<Upload> {
+    pub fn add(&self, line: Arc<Line>, connection: usize) -> Arc<Upload> {
         let upload = Arc::new(Upload {
             line,
+            connection,
             begun: self.begun,
             last: AtomicU64::new(0),
             late: AtomicBool::new(false),
@@ -58,22 +63,21 @@ impl Uploads {
     /// End those of which nothing came for so long; how many.
     pub fn review(&self, patience: Duration) -> u64 {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: Vec<Arc<Upload>> = open.iter().filter_map(Weak::upgrade).collect();
+        let waiting = known.iter().filter(|upload| !upload.line.is_writable());
+        let waiting: HashSet<usize> = waiting.map(|upload| upload.connection).collect();
         let mut ended = 0;
-        open.retain(|upload| {
-            let Some(upload) = upload.upgrade() else {
-                return false;
-            };
-            let late = upload.is_overdue(patience);
-            if late {
+        for upload in &known {
+            if waiting.contains(&upload.connection) {
+                upload.came(); // a kit is waited for, and time begins anew after that
+            } else if upload.is_overdue(patience) {
                 upload.late.store(true, Ordering::Release);
                 upload.line.shut();
                 ended += 1;
             }
-            !late
-        });
-        if open.len() < open.capacity() / 4 {
-            open.shrink_to_fit();
         }
+        let rest = known.iter().filter(|upload| !upload.is_late());
+        *open = rest.map(Arc::downgrade).collect();
         ended
     }
 }
@@ -91,10 +95,6 @@ impl Upload {
     }
 
     fn is_overdue(&self, patience: Duration) -> bool {
-        if !self.line.is_writable() {
-            self.came(); // the kit is waited for, and time begins anew after that
-            return false;
-        }
         let now = self.begun.elapsed();
         now.saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed))) >= patience
     }

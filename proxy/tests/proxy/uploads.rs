@@ -12,7 +12,7 @@ use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::mpsc;
 
-use crate::frames::{END_HEADERS, Fields, Outcome, Raw, block, fields, frame, kind};
+use crate::frames::{ACK, END_HEADERS, Fields, Outcome, Raw, block, fields, frame, kind};
 use crate::gates::{only, password, rule};
 use crate::rig::{API, Heard, Rig, eventually};
 
@@ -169,6 +169,39 @@ async fn a_kit_that_does_not_read_is_waited_for() {
     let heard = Heard::from(answer.await.expect("no panic")).await;
     assert_eq!(heard.text(), "200000");
     assert_eq!(rig.metric(LATE).await, 0.0);
+}
+
+/// What a kit leaves unread is in the window of the whole connection: all its bodies wait with it.
+#[tokio::test]
+async fn a_kit_that_does_not_read_excuses_its_neighbours() {
+    let mut rig = rig().await;
+    let web = rig.running().await;
+    let host = web.host("files-1");
+    web.seen().read_uploads.store(false, Ordering::SeqCst);
+    let mut raw = Raw::tls(&rig, &host).await;
+    raw.send(&frame(kind::SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]))
+        .await;
+    // The proxy's windows count when its settings are acknowledged.
+    assert!(raw.lives().await);
+    raw.send(&frame(kind::SETTINGS, ACK, 0, &[])).await;
+    begin(&mut raw, 1, &post(&host, "/upload", &[]), &[1; 16_384]).await;
+    for _ in 0..12 {
+        raw.send(&frame(kind::DATA, 0, 1, &[1; 16_384])).await;
+    }
+    begin(&mut raw, 3, &post(&host, "/", &[]), b"abc").await;
+    tokio::time::sleep(4 * BODY).await;
+    assert_eq!(rig.metric(LATE).await, 0.0);
+    // When it has read, both have stopped.
+    web.seen().read_uploads.store(true, Ordering::SeqCst);
+    let mut told = std::collections::HashMap::new();
+    while told.len() < 2 {
+        let (stream, outcome) = raw.any_outcome().await;
+        assert_ne!(stream, 0, "{outcome:?}: {told:?}");
+        told.entry(stream).or_insert(outcome);
+    }
+    assert_eq!(told[&1], Outcome::Status(408));
+    assert_eq!(told[&3], Outcome::Status(408));
+    assert_eq!(rig.metric(LATE).await, 2.0);
 }
 
 /// A call of gRPC may be silent for as long as it likes.
