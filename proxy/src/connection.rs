@@ -60,11 +60,48 @@ pub struct Connection {
     pub permit: ConnectionPermit,
     /// The way out of Pingora, for a tunnel.
     pub passage: Arc<Passage>,
+    /// Whether it may be read from while it sends a large body over HTTP/1.
+    pub gate: Arc<Gate>,
     /// Whether it speaks HTTP/2, by ALPN or by its first bytes.
     pub h2: bool,
     /// The phase, and how often it has changed: `changes << 2 | phase`.
     phase: AtomicU64,
     shared: Arc<Shared>,
+}
+
+/// Keeps a client from being read while its kit does not take what was read before.
+#[derive(Debug, Default)]
+pub struct Gate {
+    held: AtomicUsize,
+    waiting: Mutex<Option<Waker>>,
+}
+
+/// Held for a kit, above which its client is not read.
+const HELD_BYTES: usize = 64 << 10;
+
+impl Gate {
+    /// So much is held now.
+    pub fn holds(&self, bytes: usize) {
+        self.held.store(bytes, Ordering::Release);
+        if bytes < HELD_BYTES
+            && let Some(waiting) = self.lock().take()
+        {
+            waiting.wake();
+        }
+    }
+
+    /// Whether to wait; whoever asks is woken then.
+    fn is_shut(&self, cx: &Context<'_>) -> bool {
+        if self.held.load(Ordering::Acquire) < HELD_BYTES {
+            return false;
+        }
+        *self.lock() = Some(cx.waker().clone());
+        self.held.load(Ordering::Acquire) >= HELD_BYTES
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Which part of a request a connection is in.
@@ -104,6 +141,7 @@ impl Connection {
             secured,
             permit,
             passage: Arc::default(),
+            gate: Arc::default(),
             h2,
             // The first request has no time to idle in.
             phase: AtomicU64::new(Phase::Headers as u64),
@@ -363,6 +401,12 @@ impl AsyncRead for Stream {
         // Pingora reads on only after it has passed on what it had.
         if !this.connection.h2 && this.connection.now().1 == Phase::Tunnel {
             this.connection.passage.client_is_ready(cx);
+            return match this.expired(cx) {
+                true => Poll::Ready(Err(too_slow())),
+                false => Poll::Pending,
+            };
+        }
+        if this.connection.gate.is_shut(cx) {
             return match this.expired(cx) {
                 true => Poll::Ready(Err(too_slow())),
                 false => Poll::Pending,

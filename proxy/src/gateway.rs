@@ -32,7 +32,7 @@ use crate::gates::{self, Outcome, Pass, Rules, SignedIn, Tried, Visitor};
 use crate::hooks::Rewrite;
 use crate::isolation;
 use crate::limits::RequestPermit;
-use crate::lines::{Carried, End, Line, Way};
+use crate::lines::{Carried, Line, Way};
 use crate::listen::millis_now;
 use crate::logs;
 use crate::mount::{self, Mounted};

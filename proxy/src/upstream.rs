@@ -34,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::config::Limits;
+use crate::connection::{Connection, Gate};
 use crate::lines::{Line, Lines};
 use crate::passage::{FromKit, Passage};
 use crate::resolve::Destination;
