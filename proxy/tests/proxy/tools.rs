@@ -341,7 +341,7 @@ async fn curl_opens_a_websocket() {
             "--include",
             "--no-buffer",
             "--max-time",
-            "2",
+            "4",
             "--header",
             "Connection: Upgrade",
             "--header",
