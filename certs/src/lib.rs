@@ -3,7 +3,7 @@
 //! Read in this order: [`names`] (exact name, wildcard, none), [`resolver`] (what a TLS listener
 //! asks, and what may be swapped under it), [`authority`] (the private certificate authority),
 //! [`local`] (its certificates for one node: made, kept, renewed), [`store`] (files that are
-//! whole or absent), [`clock`].
+//! whole or absent), [`clock`]; [`challenge`] (how a name is shown to be ours).
 //!
 //! This crate knows neither the proxy nor containers: names come in, certificates come out. It
 //! runs no task of its own but the thread of [`Local::renew_in_background`].
@@ -11,6 +11,7 @@
 //! OCSP is left out on purpose: the authority is private, and a leaf lives for three months.
 
 pub mod authority;
+pub mod challenge;
 pub mod clock;
 pub mod local;
 pub mod names;
@@ -19,6 +20,7 @@ pub mod store;
 
 mod error;
 
+pub use challenge::{ChallengeError, DnsChallenge};
 pub use clock::{Clock, SystemClock};
 pub use error::Error;
 pub use local::Local;
