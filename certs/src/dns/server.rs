@@ -1,0 +1,527 @@
+//! The sockets of the name server, and the challenges that come and go.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::answer::{Answer, Transport, answer};
+use super::limit::{Limiter, Limits, Verdict, network};
+use super::zone::{BadZone, Challenges, ZoneSettings, Zones, key, name};
+use crate::challenge::{ChallengeError, DnsChallenge};
+use crate::clock::Clock;
+
+/// What one receive may bring: the kernel hands datagrams of one client over together.
+const RECEIVE_BYTES: usize = 64 << 10;
+/// Datagrams that one socket is served before others have their turn.
+const TURN: usize = 8 * BATCH_SIZE;
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// An authoritative name server. It also answers its own DNS-01 challenges: they are visible as
+/// soon as they are presented.
+///
+/// Challenges are kept in memory: they live as long as the order that wants them.
+pub struct Server {
+    settings: Vec<ZoneSettings>,
+    zones: ArcSwap<Zones>,
+    shown: Mutex<Shown>,
+    clock: Box<dyn Clock>,
+    limits: Limits,
+    limiter: Limiter,
+    connections: Mutex<Connections>,
+    started: Instant,
+    counters: Counters,
+}
+
+struct Shown {
+    challenges: Challenges,
+    serial: u32,
+}
+
+/// Open connections by the network they come from.
+#[derive(Default)]
+struct Connections {
+    all: usize,
+    by_network: HashMap<u128, u32>,
+}
+
+/// Where the server listens.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    pub udp: Vec<UdpSocket>,
+    pub tcp: Vec<TcpListener>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origins = self.settings.iter().map(|zone| &zone.origin);
+        f.debug_list().entries(origins).finish()
+    }
+}
+
+impl Server {
+    /// A server for these zones; nothing listens yet.
+    pub fn new(
+        settings: Vec<ZoneSettings>,
+        limits: Limits,
+        clock: impl Clock + 'static,
+    ) -> Result<Server, BadZone> {
+        let challenges = Challenges::new();
+        let serial = next_serial(0, clock.now());
+        let zones = Zones::build(&settings, &challenges, serial)?;
+        Ok(Server {
+            zones: ArcSwap::from_pointee(zones),
+            shown: Mutex::new(Shown { challenges, serial }),
+            clock: Box::new(clock),
+            limiter: Limiter::new(&limits),
+            connections: Mutex::default(),
+            started: Instant::now(),
+            counters: Counters::new(),
+            settings,
+            limits,
+        })
+    }
+
+    /// The zones that this server answers for.
+    pub fn settings(&self) -> &[ZoneSettings] {
+        &self.settings
+    }
+
+    /// What is counted, for a registry.
+    pub fn metrics(&self) -> Box<dyn Collector> {
+        Box::new(self.counters.clone())
+    }
+
+    /// What is said to a message of `client`; nothing where it is to be silent.
+    pub fn respond(&self, request: &[u8], client: IpAddr, transport: Transport) -> Option<Vec<u8>> {
+        let answer = match answer(&self.zones.load(), request, transport) {
+            Ok(answer) => answer,
+            Err(silence) => {
+                self.counters.dropped(silence.reason());
+                return None;
+            }
+        };
+        self.counters.answered(&answer);
+        if transport == Transport::Tcp {
+            return Some(answer.bytes); // who is told is who asked
+        }
+        let now = self.started.elapsed().as_micros() as u64;
+        match self.limiter.ask(client, answer.class, now) {
+            Verdict::Send => Some(answer.bytes),
+            Verdict::Shorten => {
+                self.counters.limited("shortened");
+                Some(answer.shortened())
+            }
+            Verdict::Drop => {
+                self.counters.limited("dropped");
+                None
+            }
+        }
+    }
+
+    /// Answer until `stopped` says so or its sender is gone. On the runtime of one thread: a
+    /// question takes microseconds.
+    pub async fn serve(
+        self: Arc<Self>,
+        sockets: Sockets,
+        mut stopped: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let mut tasks = JoinSet::new();
+        for socket in sockets.udp {
+            socket.set_nonblocking(true)?;
+            let state = UdpSocketState::new((&socket).into())?;
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            tasks.spawn(self.clone().serve_udp(socket, state));
+        }
+        for listener in sockets.tcp {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.spawn(self.clone().serve_tcp(listener));
+        }
+        info!(zones = ?self, "the name server answers");
+        let _ = stopped.wait_for(|stopped| *stopped).await; // an error is a sender that is gone
+        tasks.shutdown().await;
+        Ok(())
+    }
+
+    async fn serve_udp(self: Arc<Self>, socket: tokio::net::UdpSocket, state: UdpSocketState) {
+        let mut space = vec![[0_u8; RECEIVE_BYTES]; BATCH_SIZE];
+        loop {
+            if let Err(error) = socket.readable().await {
+                warn!(%error, "a socket of the name server cannot be waited for");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+            let mut served = 0;
+            while served < TURN {
+                let mut metas = [RecvMeta::default(); BATCH_SIZE];
+                let got = socket.try_io(Interest::READABLE, || {
+                    let mut buffers = space.iter_mut().map(|buffer| IoSliceMut::new(buffer));
+                    let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+                        std::array::from_fn(|_| buffers.next().expect("there is one for each"));
+                    state.recv((&socket).into(), &mut buffers, &mut metas)
+                });
+                let got = match got {
+                    Ok(got) => got,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => {
+                        // Such as an ICMP error for an earlier answer: the next one is fine.
+                        self.counters.dropped("socket");
+                        break;
+                    }
+                };
+                served += got;
+                for (meta, buffer) in metas.iter().zip(&space).take(got) {
+                    let datagrams = buffer[..meta.len].chunks(meta.stride.max(1));
+                    for datagram in datagrams {
+                        self.reply_udp(&socket, &state, datagram, meta);
+                    }
+                }
+            }
+            // Others have their turn, also where datagrams never end.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Answer from the address that was asked, also where the socket is bound to all.
+    fn reply_udp(
+        &self,
+        socket: &tokio::net::UdpSocket,
+        state: &UdpSocketState,
+        datagram: &[u8],
+        meta: &RecvMeta,
+    ) {
+        if meta.addr.port() == 0 {
+            return self.counters.dropped("port");
+        }
+        let client = meta.addr.ip();
+        let Some(reply) = self.respond(datagram, client, Transport::Udp) else {
+            return;
+        };
+        let transmit = Transmit {
+            destination: meta.addr,
+            ecn: None,
+            contents: &reply,
+            segment_size: None,
+            src_ip: meta.dst_ip,
+        };
+        // A full buffer loses the answer, as the network might; nobody is waited for.
+        let sent = socket.try_io(Interest::WRITABLE, || {
+            state.try_send(socket.into(), &transmit)
+        });
+        if sent.is_err() {
+            self.counters.dropped("unsent");
+        }
+    }
+
+    async fn serve_tcp(self: Arc<Self>, listener: tokio::net::TcpListener) {
+        let mut tasks = JoinSet::new();
+        loop {
+            let (stream, client) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "the name server could not accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            while tasks.try_join_next().is_some() {}
+            let Some(place) = Place::take(&self, client) else {
+                self.counters.dropped("connections");
+                continue;
+            };
+            let server = self.clone();
+            tasks.spawn(async move {
+                // A client that leaves is none of our business.
+                let _ = server.converse(stream, client).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// Questions of a connection, one after another (RFC 7766).
+    async fn converse(&self, mut stream: TcpStream, client: SocketAddr) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        for _ in 0..self.limits.questions {
+            let question = timeout(self.limits.idle, self.read(&mut stream));
+            let Ok(question) = question.await else {
+                self.counters.dropped("slow");
+                return Ok(());
+            };
+            let Some(reply) = self.respond(&question?, client.ip(), Transport::Tcp) else {
+                return Ok(()); // no question: whatever this is, it is not DNS
+            };
+            let mut framed = Vec::with_capacity(reply.len() + 2);
+            framed.extend((reply.len() as u16).to_be_bytes());
+            framed.extend(reply);
+            timeout(self.limits.send, stream.write_all(&framed)).await??;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+        let length = usize::from(stream.read_u16().await?);
+        if length > self.limits.message_bytes {
+            self.counters.dropped("long");
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut question = vec![0; length];
+        stream.read_exact(&mut question).await?;
+        Ok(question)
+    }
+
+    /// Change what is shown, and the zones with it.
+    fn change(
+        &self,
+        verb: &'static str,
+        at: &str,
+        change: impl FnOnce(&mut Challenges, String) -> Result<bool, String>,
+    ) -> Result<(), ChallengeError> {
+        let failed = |why: String| ChallengeError {
+            verb,
+            name: at.to_owned(),
+            why,
+            is_passing: false,
+        };
+        let whole = name(at).map_err(|bad| failed(bad.to_string()))?;
+        if self.zones.load().of(&key(&whole)).is_none() {
+            return Err(failed(format!(
+                "it is in no zone of this name server, which has {self:?}; delegate its zone to \
+                 this machine, or show challenges another way"
+            )));
+        }
+        let whole = whole.to_lowercase().to_ascii();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut challenges = shown.challenges.clone();
+        if change(&mut challenges, whole).map_err(failed)? {
+            let serial = next_serial(shown.serial, self.clock.now());
+            let zones = Zones::build(&self.settings, &challenges, serial);
+            self.zones
+                .store(Arc::new(zones.map_err(|bad| failed(bad.to_string()))?));
+            *shown = Shown { challenges, serial };
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl DnsChallenge for Server {
+    async fn present(&self, name: &str, value: &str) -> Result<(), ChallengeError> {
+        let (values, values_per_name) = (self.limits.values, self.limits.values_per_name);
+        self.change("present", name, |challenges, name| {
+            if value.is_empty() || value.len() > usize::from(u8::MAX) {
+                return Err(format!(
+                    "a value has 1 to 255 bytes, this one {}",
+                    value.len()
+                ));
+            }
+            let all: usize = challenges.values().map(|values| values.len()).sum();
+            let here = challenges.entry(name).or_default();
+            if here.contains(value) {
+                return Ok(false);
+            }
+            if all >= values || here.len() >= values_per_name {
+                return Err(format!(
+                    "too many are shown already: {} there, {all} in all",
+                    here.len()
+                ));
+            }
+            Ok(here.insert(value.to_owned()))
+        })
+    }
+
+    async fn withdraw(&self, name: &str, value: &str) -> Result<(), ChallengeError> {
+        self.change("withdraw", name, |challenges, name| {
+            let Some(values) = challenges.get_mut(&name) else {
+                return Ok(false);
+            };
+            let was_there = values.remove(value);
+            if values.is_empty() {
+                challenges.remove(&name);
+            }
+            Ok(was_there)
+        })
+    }
+}
+
+/// A serial that is newer than the last one, also where the clock was set back or a server starts
+/// anew (RFC 1982: they may wrap).
+fn next_serial(last: u32, now: SystemTime) -> u32 {
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
+    if last == 0 || seconds.wrapping_sub(last).wrapping_sub(1) < u32::MAX / 2 {
+        seconds
+    } else {
+        last.wrapping_add(1)
+    }
+}
+
+/// A connection's place among those that are open; given back when dropped.
+struct Place {
+    server: Arc<Server>,
+    network: u128,
+}
+
+impl Place {
+    fn take(server: &Arc<Server>, client: SocketAddr) -> Option<Place> {
+        let network = network(client.ip());
+        let mut open = lock(&server.connections);
+        let of_client = open.by_network.get(&network).copied().unwrap_or_default();
+        let too_many = of_client >= server.limits.connections_per_client
+            && (server.limits.loopback || !client.ip().is_loopback());
+        if too_many || open.all >= server.limits.connections {
+            return None;
+        }
+        open.all += 1;
+        open.by_network.insert(network, of_client + 1);
+        server.counters.connections.set(open.all as i64);
+        Some(Place {
+            server: server.clone(),
+            network,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = lock(&self.server.connections);
+        open.all -= 1;
+        if let Some(count) = open.by_network.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_network.remove(&self.network);
+            }
+        }
+        self.server.counters.connections.set(open.all as i64);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Types that are told apart in the metrics; a stranger cannot make more of them.
+const KINDS: [RecordType; 7] = [
+    RecordType::A,
+    RecordType::AAAA,
+    RecordType::TXT,
+    RecordType::SOA,
+    RecordType::NS,
+    RecordType::CAA,
+    RecordType::ANY,
+];
+const CODES: [(ResponseCode, &str); 8] = [
+    (ResponseCode::NoError, "NOERROR"),
+    (ResponseCode::NXDomain, "NXDOMAIN"),
+    (ResponseCode::Refused, "REFUSED"),
+    (ResponseCode::FormErr, "FORMERR"),
+    (ResponseCode::NotImp, "NOTIMP"),
+    (ResponseCode::BADVERS, "BADVERS"),
+    (ResponseCode::NotAuth, "NOTAUTH"),
+    (ResponseCode::ServFail, "SERVFAIL"),
+];
+
+/// What happened, how often.
+#[derive(Clone)]
+struct Counters {
+    queries: IntCounterVec,
+    /// Of `queries`, by the places of type and code: found without a lock.
+    each: Arc<[[IntCounter; CODES.len()]; KINDS.len() + 1]>,
+    limited: IntCounterVec,
+    dropped: IntCounterVec,
+    connections: IntGauge,
+}
+
+impl Counters {
+    fn new() -> Counters {
+        let vec = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels).expect("the names are valid")
+        };
+        let queries = vec(
+            "dns_queries_total",
+            "Questions answered.",
+            &["type", "code"],
+        );
+        let each = std::array::from_fn(|kind| {
+            std::array::from_fn(|code| {
+                let kind = KINDS
+                    .get(kind)
+                    .map_or("other".to_owned(), ToString::to_string);
+                queries.with_label_values(&[kind.as_str(), CODES[code].1])
+            })
+        });
+        Counters {
+            each: Arc::new(each),
+            queries,
+            limited: vec(
+                "dns_limited_total",
+                "Answers held back because a network had too many.",
+                &["action"],
+            ),
+            dropped: vec(
+                "dns_dropped_total",
+                "Messages and connections that got no answer.",
+                &["reason"],
+            ),
+            connections: IntGauge::new("dns_connections", "Open TCP connections for names.")
+                .expect("the name is valid"),
+        }
+    }
+
+    fn answered(&self, answer: &Answer) {
+        let kind = answer
+            .kind
+            .and_then(|kind| KINDS.iter().position(|it| *it == kind));
+        let code = CODES.iter().position(|(code, _)| *code == answer.code);
+        if let Some(code) = code {
+            self.each[kind.unwrap_or(KINDS.len())][code].inc();
+        }
+    }
+
+    fn limited(&self, action: &str) {
+        self.limited.with_label_values(&[action]).inc();
+    }
+
+    fn dropped(&self, reason: &str) {
+        self.dropped.with_label_values(&[reason]).inc();
+    }
+
+    fn all(&self) -> [&dyn Collector; 4] {
+        [
+            &self.queries,
+            &self.limited,
+            &self.dropped,
+            &self.connections,
+        ]
+    }
+}
+
+impl Collector for Counters {
+    fn desc(&self) -> Vec<&Desc> {
+        self.all().iter().flat_map(|each| each.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.all().iter().flat_map(|each| each.collect()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
