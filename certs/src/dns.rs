@@ -5,7 +5,7 @@
 //! [`answer`] (bytes of a question in, bytes of an answer out: a pure function), [`limit`] (how
 //! much is said to whom), [`server`] (sockets; the challenges that come and go), [`update`] (a
 //! name server of somebody else's: RFC 2136), [`program`] (whatever else), [`ask`] (questions to
-//! other name servers).
+//! other name servers), [`check`] (whether the world finds us, in words).
 //!
 //! The server answers for its zones and nothing else: it asks nobody, follows nothing, transfers
 //! nothing and takes no updates. Messages are read and written by hickory's protocol crate. The
@@ -14,8 +14,11 @@
 
 pub mod answer;
 pub mod ask;
+pub mod check;
 pub mod limit;
 pub mod program;
+#[cfg(test)]
+mod scripted;
 pub mod server;
 pub mod update;
 pub mod zone;

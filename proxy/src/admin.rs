@@ -164,6 +164,13 @@ impl Metrics {
         }
     }
 
+    /// Show what another part counts, too.
+    pub fn add(&self, counters: Box<dyn prometheus::core::Collector>) {
+        self.registry
+            .register(counters)
+            .expect("its names are its own, and it is added once");
+    }
+
     fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         TextEncoder::new()

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use routes::Zone;
@@ -25,6 +26,8 @@ pub struct Config {
     pub resolvers: Resolvers,
     /// Prometheus metrics, on a loopback address.
     pub metrics: Option<SocketAddr>,
+    /// A name server, where the node has one.
+    pub dns: Option<Dns>,
     /// The socket on which control pushes the routing table.
     pub feed: PathBuf,
     /// The file that keeps the routing table.
@@ -57,6 +60,7 @@ impl Config {
             public_https_port: None,
             resolvers: Resolvers::Off,
             metrics: None,
+            dns: None,
             feed: run.join("feed.sock"),
             table: state.join("proxy/table.json"),
             session_keys: state.join("proxy/session.key"),
@@ -80,6 +84,14 @@ pub enum Resolvers {
     /// Those in `/etc/resolv.conf`.
     System,
     At(Vec<SocketAddr>),
+}
+
+/// A name server beside the proxy: it is bound with the other listeners and handed over with them.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// Over UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    pub server: Arc<certs::dns::Server>,
 }
 
 /// Where the access log goes: JSON, one line a request.

@@ -16,7 +16,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+    SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg, sockopt,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, Interest};
@@ -54,11 +54,14 @@ pub enum Role {
     Http,
     Https,
     Metrics,
+    /// Names over TCP and UDP.
+    DnsTcp,
+    DnsUdp,
 }
 
 /// Sockets of a predecessor.
 pub struct Inherited {
-    sockets: Vec<(Name, TcpListener)>,
+    sockets: Vec<(Name, OwnedFd)>,
     predecessor: Option<UnixStream>,
 }
 
@@ -89,9 +92,21 @@ impl Inherited {
         }
     }
 
-    /// The one with this name.
-    pub fn socket(&mut self, name: &Name) -> Option<TcpListener> {
-        let at = self.sockets.iter().position(|(it, _)| it == name)?;
+    /// The listening one with this name.
+    pub fn listener(&mut self, name: &Name) -> Option<TcpListener> {
+        let listens = |socket: &OwnedFd| sockopt::socket_acceptconn(socket).unwrap_or(false);
+        Some(self.take_if(name, listens)?.into())
+    }
+
+    /// The one for datagrams with this name.
+    pub fn datagrams(&mut self, name: &Name) -> Option<UdpSocket> {
+        let is_udp = |socket: &OwnedFd| sockopt::socket_type(socket) == Ok(SocketType::DGRAM);
+        Some(self.take_if(name, is_udp)?.into())
+    }
+
+    fn take_if(&mut self, name: &Name, fits: fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
+        let found = |(it, socket): &(Name, OwnedFd)| it == name && fits(socket);
+        let at = self.sockets.iter().position(found)?;
         Some(self.sockets.swap_remove(at).1)
     }
 
@@ -110,7 +125,7 @@ impl Inherited {
     }
 }
 
-fn receive(path: &Path) -> io::Result<(Vec<(Name, TcpListener)>, UnixStream)> {
+fn receive(path: &Path) -> io::Result<(Vec<(Name, OwnedFd)>, UnixStream)> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let peer = sockopt::socket_peercred(&stream)?.uid;
@@ -140,11 +155,7 @@ fn receive(path: &Path) -> io::Result<(Vec<(Name, TcpListener)>, UnixStream)> {
         return Err(io::Error::other("not every socket has a name"));
     }
     let named = names.into_iter().zip(sockets).map(|(name, socket)| {
-        if !sockopt::socket_acceptconn(&socket)? {
-            return Err(io::Error::other("a socket does not listen"));
-        }
-        let socket = TcpListener::from(socket);
-        socket.set_nonblocking(true)?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
         Ok((name, socket))
     });
     Ok((named.collect::<io::Result<_>>()?, stream))
@@ -164,7 +175,7 @@ pub fn until_resigned(mut predecessor: UnixStream) {
 /// returned.
 pub async fn offer(
     listener: UnixListener,
-    sockets: Vec<(Name, TcpListener)>,
+    sockets: Vec<(Name, OwnedFd)>,
 ) -> tokio::net::UnixStream {
     loop {
         match listener.accept().await {
@@ -183,7 +194,7 @@ pub async fn offer(
 
 async fn hand_over(
     mut stream: tokio::net::UnixStream,
-    sockets: &[(Name, TcpListener)],
+    sockets: &[(Name, OwnedFd)],
 ) -> io::Result<tokio::net::UnixStream> {
     let peer = stream.peer_cred()?.uid();
     if peer != rustix::process::geteuid().as_raw() {

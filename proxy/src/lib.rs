@@ -79,7 +79,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use routes::Table;
 
-pub use config::{AccessLog, Config, Limits, Resolvers};
+pub use config::{AccessLog, Config, Dns, Limits, Resolvers};
 pub use domains::{Domains, NotLed};
 pub use listen::{Bound, Proxy, StartProxy};
 pub use refusals::REFUSALS;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -26,7 +27,7 @@ use tokio::time::{timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::attempts::Attempts;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Dns, Limits};
 use crate::connection::{Connection, Socket, Stream, buffered};
 use crate::domains::{Domains, Lookups, NoResolver};
 use crate::elders::{self, Link};
@@ -75,6 +76,8 @@ pub struct Bound {
     pub http: Vec<SocketAddr>,
     pub https: Vec<SocketAddr>,
     pub metrics: Option<SocketAddr>,
+    /// Names, over UDP and TCP.
+    pub dns: Vec<SocketAddr>,
 }
 
 /// Why the proxy did not start.
@@ -129,12 +132,12 @@ impl Proxy {
         let mut offered = Vec::new();
         let mut listen = |role, asked| -> Result<std::net::TcpListener, StartProxy> {
             let name = Name { role, asked };
-            let listener = match inherited.socket(&name) {
+            let listener = match inherited.listener(&name) {
                 Some(listener) => listener,
                 None => listen(asked)?,
             };
             let copy = listener.try_clone().map_err(StartProxy::Spawn)?;
-            offered.push((name, copy));
+            offered.push((name, copy.into()));
             Ok(listener)
         };
         for (scheme, role, addresses, known) in [
@@ -156,6 +159,10 @@ impl Proxy {
                 bound.metrics = Some(local(&listener, address)?);
                 Some(listener)
             }
+            None => None,
+        };
+        let dns = match &config.dns {
+            Some(dns) => Some(bind_dns(dns, &mut inherited, &mut offered, &mut bound.dns)?),
             None => None,
         };
         if let Some(path) = config.table.parent() {
@@ -186,6 +193,9 @@ impl Proxy {
         let table = Arc::new(ArcSwap::from_pointee(table));
         let logs = logs::of_containers(&config, table.clone());
         let metrics_of_all = admin::Metrics::new();
+        if let Some(dns) = &config.dns {
+            metrics_of_all.add(dns.server.metrics());
+        }
         let (journal, writer) = Journal::open(
             &config.access_log,
             config.limits.access_log_bytes,
@@ -248,6 +258,12 @@ impl Proxy {
             })?);
         }
         drop(busy);
+        if let (Some(sockets), Some(dns)) = (dns, &shared.config.dns) {
+            let (server, stopped) = (dns.server.clone(), stopped.clone());
+            threads.push(thread("proxy-dns".into(), move || {
+                Box::pin(answer_names(server, sockets, stopped))
+            })?);
+        }
         let (handed, handed_over) = watch::channel(false);
         let beside = Beside {
             feed,
@@ -263,7 +279,7 @@ impl Proxy {
             Box::pin(keep_informed(beside, shared, stopped))
         })?);
         inherited.taken();
-        info!(http = ?bound.http, https = ?bound.https, workers, "the proxy listens");
+        info!(http = ?bound.http, https = ?bound.https, dns = ?bound.dns, workers, "the proxy listens");
         Ok(Proxy {
             bound,
             stop,
@@ -383,13 +399,77 @@ fn local(listener: &std::net::TcpListener, address: SocketAddr) -> Result<Socket
         .map_err(|source| StartProxy::Listen { address, source })
 }
 
+/// The sockets for names, of both transports at each address.
+fn bind_dns(
+    dns: &Dns,
+    inherited: &mut Inherited,
+    offered: &mut Vec<(Name, OwnedFd)>,
+    bound: &mut Vec<SocketAddr>,
+) -> Result<certs::dns::Sockets, StartProxy> {
+    let mut sockets = certs::dns::Sockets::default();
+    for &asked in &dns.listen {
+        let name = |role| Name { role, asked };
+        let tcp = match inherited.listener(&name(Role::DnsTcp)) {
+            Some(tcp) => tcp,
+            None => listen(asked)?,
+        };
+        let address = local(&tcp, asked)?;
+        let udp = match inherited.datagrams(&name(Role::DnsUdp)) {
+            Some(udp) => udp,
+            None => bind_udp(address)?, // the same port where it was left open
+        };
+        let copies = (tcp.try_clone(), udp.try_clone());
+        offered.push((
+            name(Role::DnsTcp),
+            copies.0.map_err(StartProxy::Spawn)?.into(),
+        ));
+        offered.push((
+            name(Role::DnsUdp),
+            copies.1.map_err(StartProxy::Spawn)?.into(),
+        ));
+        bound.push(address);
+        sockets.tcp.push(tcp);
+        sockets.udp.push(udp);
+    }
+    Ok(sockets)
+}
+
+fn bind_udp(address: SocketAddr) -> Result<std::net::UdpSocket, StartProxy> {
+    let bind = || -> io::Result<std::net::UdpSocket> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        rustix::net::bind(&socket, &address)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| StartProxy::Listen { address, source })
+}
+
+/// Names have a thread of their own: a flood of questions for them takes none of the workers' time
+/// but what the machine is short of.
+async fn answer_names(
+    server: Arc<certs::dns::Server>,
+    sockets: certs::dns::Sockets,
+    stopped: watch::Receiver<bool>,
+) {
+    if let Err(error) = server.serve(sockets, stopped).await {
+        warn!(%error, "the name server could not start");
+    }
+}
+
 /// What is served beside the workers.
 struct Beside {
     feed: std::os::unix::net::UnixListener,
     metrics: Option<std::net::TcpListener>,
     handover: std::os::unix::net::UnixListener,
     elders: std::os::unix::net::UnixListener,
-    offered: Vec<(Name, std::net::TcpListener)>,
+    offered: Vec<(Name, OwnedFd)>,
     handed: watch::Sender<bool>,
     /// Ends when no worker has anything open.
     idle: mpsc::Receiver<()>,

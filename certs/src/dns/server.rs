@@ -35,6 +35,9 @@ const TURN: usize = 8 * BATCH_SIZE;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// For connections to have their answers when the server ends.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// An authoritative name server. It also answers its own DNS-01 challenges: they are visible as
 /// soon as they are presented.
 ///
@@ -144,21 +147,26 @@ impl Server {
         sockets: Sockets,
         mut stopped: watch::Receiver<bool>,
     ) -> io::Result<()> {
-        let mut tasks = JoinSet::new();
+        let (mut receiving, mut accepting) = (JoinSet::new(), JoinSet::new());
         for socket in sockets.udp {
             socket.set_nonblocking(true)?;
             let state = UdpSocketState::new((&socket).into())?;
             let socket = tokio::net::UdpSocket::from_std(socket)?;
-            tasks.spawn(self.clone().serve_udp(socket, state));
+            receiving.spawn(self.clone().serve_udp(socket, state));
         }
         for listener in sockets.tcp {
             listener.set_nonblocking(true)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(self.clone().serve_tcp(listener));
+            accepting.spawn(self.clone().serve_tcp(listener, stopped.clone()));
         }
         info!(zones = ?self, "the name server answers");
-        let _ = stopped.wait_for(|stopped| *stopped).await; // an error is a sender that is gone
-        tasks.shutdown().await;
+        until(&mut stopped).await;
+        // Nothing is lost: what was received was answered before anything else was done.
+        receiving.shutdown().await;
+        let drained = timeout(DRAIN, accepting.join_all()).await;
+        if drained.is_err() {
+            info!("connections for names were cut off");
+        }
         Ok(())
     }
 
@@ -232,10 +240,19 @@ impl Server {
         }
     }
 
-    async fn serve_tcp(self: Arc<Self>, listener: tokio::net::TcpListener) {
-        let mut tasks = JoinSet::new();
+    async fn serve_tcp(
+        self: Arc<Self>,
+        listener: tokio::net::TcpListener,
+        stopped: watch::Receiver<bool>,
+    ) {
+        let mut talks = JoinSet::new();
+        let mut told = stopped.clone();
         loop {
-            let (stream, client) = match listener.accept().await {
+            let accepted = tokio::select! {
+                () = until(&mut told) => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, client) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "the name server could not accept a connection");
@@ -243,22 +260,29 @@ impl Server {
                     continue;
                 }
             };
-            while tasks.try_join_next().is_some() {}
+            while talks.try_join_next().is_some() {}
             let Some(place) = Place::take(&self, client) else {
                 self.counters.dropped("connections");
                 continue;
             };
-            let server = self.clone();
-            tasks.spawn(async move {
+            let (server, stopped) = (self.clone(), stopped.clone());
+            talks.spawn(async move {
                 // A client that leaves is none of our business.
-                let _ = server.converse(stream, client).await;
+                let _ = server.converse(stream, client, stopped).await;
                 drop(place);
             });
         }
+        drop(listener);
+        talks.join_all().await;
     }
 
     /// Questions of a connection, one after another (RFC 7766).
-    async fn converse(&self, mut stream: TcpStream, client: SocketAddr) -> io::Result<()> {
+    async fn converse(
+        &self,
+        mut stream: TcpStream,
+        client: SocketAddr,
+        stopped: watch::Receiver<bool>,
+    ) -> io::Result<()> {
         stream.set_nodelay(true)?;
         for _ in 0..self.limits.questions {
             let question = timeout(self.limits.idle, self.read(&mut stream));
@@ -273,6 +297,9 @@ impl Server {
             framed.extend((reply.len() as u16).to_be_bytes());
             framed.extend(reply);
             timeout(self.limits.send, stream.write_all(&framed)).await??;
+            if *stopped.borrow() {
+                return Ok(()); // a successor takes the next ones
+            }
         }
         Ok(())
     }
@@ -371,6 +398,10 @@ fn next_serial(last: u32, now: SystemTime) -> u32 {
     } else {
         last.wrapping_add(1)
     }
+}
+
+async fn until(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await; // an error is a sender that is gone
 }
 
 /// A connection's place among those that are open; given back when dropped.

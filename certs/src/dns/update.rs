@@ -9,7 +9,7 @@ use base64::Engine;
 use hickory_proto::op::update_message::{append, delete_by_rdata};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
-use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
+use hickory_proto::rr::rdata::tsig::{TsigAlgorithm, TsigError};
 use hickory_proto::rr::{Name, RData, Record, RecordSet, RecordType, TSigner};
 use tokio::time::{Instant, sleep};
 
@@ -189,14 +189,31 @@ impl Update {
             ResponseCode::NoError => Err(Failed::passing(format!(
                 "the answer of {server} is not signed with the key; somebody else may have sent it"
             ))),
-            ResponseCode::NotAuth => Err(Failed::lasting(format!(
-                "{server} answers NOTAUTH: it does not know the key, its secret is another, the \
-                 clocks differ by more than {FUDGE} s, or the zone is not its own"
-            ))),
-            ResponseCode::Refused => Err(Failed::lasting(format!(
-                "{server} answers REFUSED: the key may not update this name; let it in the \
-                 server's settings"
-            ))),
+            // For a name that may not be updated, some answer the one, some the other.
+            ResponseCode::NotAuth | ResponseCode::Refused => {
+                let fault = read
+                    .signature()
+                    .and_then(|signature| signature.data.error.as_ref());
+                let who = if verifier.is_some() {
+                    "the key"
+                } else {
+                    "somebody without a key"
+                };
+                Err(Failed::lasting(match fault {
+                    Some(TsigError::BadTime) => format!(
+                        "{server} answers {code}: its clock and this one differ by more than {FUDGE} s"
+                    ),
+                    // Knot says BADKEY also where its rules let the key do something else.
+                    Some(_) => format!(
+                        "{server} answers {code}: it does not know the key, its secret or algorithm \
+                         is another, or it may not update this name"
+                    ),
+                    None => format!(
+                        "{server} answers {code}: {who} may not update this name, or its zone is \
+                         not the server's own; see the server's settings"
+                    ),
+                }))
+            }
             ResponseCode::NotZone | ResponseCode::NXRRSet | ResponseCode::YXRRSet => {
                 Err(Failed::lasting(format!("{server} answers {code}")))
             }
@@ -321,3 +338,6 @@ impl DnsChallenge for Update {
             .map_err(|failed: Failed| failed.of("withdraw", name))
     }
 }
+
+#[cfg(test)]
+mod tests;

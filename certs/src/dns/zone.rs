@@ -42,6 +42,19 @@ pub struct ZoneSettings {
     pub issuers: Vec<String>,
 }
 
+impl ZoneSettings {
+    /// The names of the zone's name servers; there is one at least.
+    pub fn servers(&self) -> Result<Vec<Name>, BadZone> {
+        match &*self.servers {
+            [] => Ok(vec![name(&format!("ns.{}", self.origin))?.to_lowercase()]),
+            servers => servers
+                .iter()
+                .map(|text| Ok(name(text)?.to_lowercase()))
+                .collect(),
+        }
+    }
+}
+
 /// Why there is no such zone.
 #[derive(Debug, thiserror::Error)]
 pub enum BadZone {
@@ -125,15 +138,9 @@ impl Zone {
             return Err(BadZone::NoAddresses(settings.origin.clone()));
         }
         let origin = name(&settings.origin)?.to_lowercase();
-        let servers: Vec<Name> = match &*settings.servers {
-            [] => vec![name(&format!("ns.{origin}"))?],
-            servers => servers
-                .iter()
-                .map(|text| name(text))
-                .collect::<Result<_, _>>()?,
-        };
+        let servers = settings.servers()?;
         let soa = RData::SOA(SOA::new(
-            servers[0].to_lowercase(),
+            servers[0].clone(),
             name(&format!("hostmaster.{origin}"))?,
             serial,
             REFRESH,
@@ -151,14 +158,13 @@ impl Zone {
         let apex = zone.node(&zone.key.clone());
         apex.put(RecordType::SOA, APEX_TTL, soa);
         for server in &servers {
-            apex.put(
-                RecordType::NS,
-                APEX_TTL,
-                RData::NS(NS(server.to_lowercase())),
-            );
+            apex.put(RecordType::NS, APEX_TTL, RData::NS(NS(server.clone())));
         }
         for issuer in &settings.issuers {
-            let caa = CAA::new_issue(false, Some(name(issuer)?), Vec::new());
+            // Without the dot of the root: who certifies compares the text (RFC 8659, section 4.2).
+            let mut issuer = name(issuer)?;
+            issuer.set_fqdn(false);
+            let caa = CAA::new_issue(false, Some(issuer), Vec::new());
             apex.put(RecordType::CAA, APEX_TTL, RData::CAA(caa));
         }
         let hosts = settings.hosts.iter().map(|host| name(host));
@@ -417,6 +423,13 @@ mod tests {
             panic!("they were put there");
         };
         assert_eq!(texts.data.len(), 2);
+        let Found::Set(caa) = find(&zone, "example.com", Type::CAA) else {
+            panic!("an issuer was named");
+        };
+        let RData::CAA(caa) = &caa.data[0] else {
+            panic!("it is of its type");
+        };
+        assert_eq!((caa.tag.as_str(), &*caa.value), ("issue", &b"ca.test"[..]));
         assert!(!zone.holds(&key(&name("example.org").unwrap())));
         assert!(!zone.holds(&key(&name("badexample.com").unwrap())));
     }

@@ -17,6 +17,7 @@ mod kit;
 mod limits;
 mod links;
 mod logs;
+mod names;
 mod protocols;
 mod recorder;
 mod refusals;
