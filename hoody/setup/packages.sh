@@ -4,7 +4,7 @@
 #   packages.sh build        what the binaries and the pages are built with
 #   packages.sh engine       what containers run on
 #   packages.sh test         what only the tests need
-#   packages.sh bench        what the edge is measured beside and with
+#   packages.sh bench        what the edge and the names are measured beside and with
 #
 # Several words may be given. Quiet and quick where nothing is missing. Exit code 3: system
 # containers cannot be had on this machine; the reason is printed.
@@ -19,8 +19,8 @@ die() { printf 'packages: %s\n' "$*" >&2; exit 1; }
 
 BUILD="gcc g++ clang mold cmake pkg-config make git curl ca-certificates"
 ENGINE="incus-base dnsmasq-base btrfs-progs nftables uidmap mmdebstrap zstd jq iproute2 python3 curl bubblewrap"
-TEST="nginx-light openssl bubblewrap chromium libnss3-tools default-jre-headless curl nghttp2-client"
-BENCH="nginx-light haproxy caddy wrk nghttp2-client openssl util-linux"
+TEST="nginx-light openssl bubblewrap chromium libnss3-tools default-jre-headless curl nghttp2-client bind9-dnsutils knot"
+BENCH="nginx-light haproxy caddy wrk nghttp2-client openssl util-linux knot nsd dnsperf"
 
 wanted=
 for word in "$@"; do
@@ -106,12 +106,12 @@ fi
 
 say "installing:$missing"
 
-# Servers that are only measured beside ours: they are not to take a node's ports, now or after a
+# Servers that are only measured and tested beside ours: they are not to take a node's ports, now or after a
 # restart of the machine. Where something forbids all starts already, that stays as it is.
 peers= others=
 for package in $missing; do
   case "$package" in
-    nginx-light|haproxy|caddy) peers="$peers $package" ;;
+    nginx-light|haproxy|caddy|knot|nsd) peers="$peers $package" ;;
     *) others="$others $package" ;;
   esac
 done

@@ -66,6 +66,56 @@ const SETTINGS: &[Setting] = &[
         help: "Who is asked where custom domains lead: the DNS servers of this machine, nobody, or servers with commas between, such as 192.0.2.53 or [2001:db8::53]:5353 [default: system; off for a local domain]",
     },
     Setting {
+        key: "dns.zones",
+        value: "NAMES",
+        help: "Zones that are delegated to this node, which answers for their names itself, with commas between [default: none]",
+    },
+    Setting {
+        key: "dns.addresses",
+        value: "ADDRESSES",
+        help: "Addresses that the names of this node lead to [default: the public ones of this machine]",
+    },
+    Setting {
+        key: "dns.bind",
+        value: "ADDRESSES",
+        help: "Addresses to answer for names on [default: those of the interfaces that lead out]",
+    },
+    Setting {
+        key: "dns.port",
+        value: "PORT",
+        help: "Port for names [default: 53]",
+    },
+    Setting {
+        key: "dns.servers",
+        value: "NAMES",
+        help: "Names of the zones' name servers, as the domain above has them [default: ns in each zone]",
+    },
+    Setting {
+        key: "dns.issuers",
+        value: "NAMES",
+        help: "Who may certify names of the zones (CAA), as letsencrypt.org [default: whoever]",
+    },
+    Setting {
+        key: "challenge.servers",
+        value: "ADDRESSES",
+        help: "Name server that takes updates (RFC 2136) for DNS-01; those after it are waited for, too [default: none]",
+    },
+    Setting {
+        key: "challenge.zone",
+        value: "NAME",
+        help: "The zone that is updated there [default: the server is asked]",
+    },
+    Setting {
+        key: "challenge.key",
+        value: "FILE",
+        help: "The key that signs updates, as tsig-keygen writes it [default: none]",
+    },
+    Setting {
+        key: "challenge.program",
+        value: "FILE",
+        help: "Program that shows DNS-01 challenges: `FILE present|withdraw NAME VALUE` [default: none]",
+    },
+    Setting {
         key: "runtime",
         value: "incus|local",
         help: "What runs containers [default: incus; without root: local]",
@@ -174,6 +224,10 @@ pub struct Config {
     pub senders: Vec<proxy::Network>,
     /// Who is asked where custom domains lead.
     pub resolvers: proxy::Resolvers,
+    /// The name server of this node.
+    pub dns: Dns,
+    /// Other ways to show DNS-01 challenges.
+    pub challenge: Challenge,
     pub runtime: Runtime,
     /// Whether somebody chose it.
     pub is_runtime_chosen: bool,
@@ -194,6 +248,30 @@ pub struct Config {
     /// What flags and the environment said: `up` keeps it for the commands that come later.
     chosen: BTreeMap<&'static str, String>,
 }
+
+/// The name server of a node; there is none without zones.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    pub zones: Vec<String>,
+    /// Where they were said.
+    pub addresses: Option<Vec<IpAddr>>,
+    pub bind: Option<Vec<IpAddr>>,
+    pub port: u16,
+    pub servers: Vec<String>,
+    pub issuers: Vec<String>,
+}
+
+/// Where DNS-01 challenges are shown, if it is not the node's own name server.
+#[derive(Debug, Clone)]
+pub struct Challenge {
+    pub servers: Vec<SocketAddr>,
+    pub zone: Option<String>,
+    pub key: Option<PathBuf>,
+    pub program: Option<PathBuf>,
+}
+
+/// The port of name servers.
+const DNS_PORT: u16 = 53;
 
 /// Add the options of a node to one of its commands.
 pub fn options(command: Command) -> Command {
@@ -339,6 +417,24 @@ impl Config {
                 .map(networks)
                 .transpose()?
                 .unwrap_or_default(),
+            dns: Dns {
+                zones: names(values.get("dns.zones"))?,
+                addresses: values.get("dns.addresses").map(addresses).transpose()?,
+                bind: values.get("dns.bind").map(addresses).transpose()?,
+                port: port(values.get("dns.port"), DNS_PORT)?,
+                servers: names(values.get("dns.servers"))?,
+                issuers: names(values.get("dns.issuers"))?,
+            },
+            challenge: Challenge {
+                servers: servers(values.get("challenge.servers"))?,
+                zone: names(values.get("challenge.zone"))?.into_iter().next(),
+                key: values
+                    .get("challenge.key")
+                    .map(|value| value.text.clone().into()),
+                program: values
+                    .get("challenge.program")
+                    .map(|value| value.text.clone().into()),
+            },
             runtime,
             is_runtime_chosen: values.contains_key("runtime"),
             engine_socket: path("engine.socket", "/var/lib/incus/unix.socket".into()),
@@ -439,6 +535,8 @@ impl Config {
             bind,
             senders,
             resolvers,
+            dns,
+            challenge,
             engine_socket,
             ..
         } = self;
@@ -447,7 +545,7 @@ impl Config {
         let (memory, disk) = (self.machine_memory, self.machine_disk);
         let processes = self.machine_processes;
         format!(
-            "{state:?} {domain} {node} {http} {https} {bind:?} {senders:?} {resolvers:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
+            "{state:?} {domain} {node} {http} {https} {bind:?} {senders:?} {resolvers:?} {dns:?} {challenge:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
              {proxy_metrics:?} {control_metrics:?} {memory:?} {disk:?} {processes}"
         )
     }
@@ -738,6 +836,39 @@ fn addresses(value: &Value) -> anyhow::Result<Vec<IpAddr>> {
     text.split(',').map(parse).collect()
 }
 
+/// Names of hosts and zones, in lower case.
+fn names(value: Option<&Value>) -> anyhow::Result<Vec<String>> {
+    let Some(Value { text, source }) = value else {
+        return Ok(Vec::new());
+    };
+    let parse = |part: &str| {
+        let part = part.trim().trim_end_matches('.').to_ascii_lowercase();
+        certs::dns::zone::name(&part).with_context(|| source.clone())?;
+        Ok(part)
+    };
+    text.split(',').map(parse).collect()
+}
+
+/// Addresses of name servers, with a port where it is not 53.
+fn servers(value: Option<&Value>) -> anyhow::Result<Vec<SocketAddr>> {
+    let Some(Value { text, source }) = value else {
+        return Ok(Vec::new());
+    };
+    let parse = |part: &str| {
+        let part = part.trim();
+        let alone = || {
+            part.parse()
+                .ok()
+                .map(|ip: IpAddr| SocketAddr::new(ip, DNS_PORT))
+        };
+        let found = part.parse().ok().or_else(alone);
+        found.with_context(|| {
+            format!("{source}: `{part}` is no address like 192.0.2.1 or 192.0.2.1:53")
+        })
+    };
+    text.split(',').map(parse).collect()
+}
+
 fn networks(value: &Value) -> anyhow::Result<Vec<proxy::Network>> {
     let Value { text, source } = value;
     let parse = |part: &str| part.trim().parse().with_context(|| source.clone());
@@ -1005,6 +1136,24 @@ mod tests {
                 "`here` is not an IP address",
             ),
             (
+                vec![("dns.zones", "example.org,a..b")],
+                vec![],
+                "",
+                "--dns-zones: `a..b` is not a name",
+            ),
+            (
+                vec![],
+                vec![("HOODY_DNS_PORT", "dns")],
+                "",
+                "HOODY_DNS_PORT: `dns` is not a port",
+            ),
+            (
+                vec![("challenge.servers", "ns.example.org")],
+                vec![],
+                "",
+                "`ns.example.org` is no address",
+            ),
+            (
                 vec![("metrics.proxy", "0.0.0.0:1")],
                 vec![],
                 "",
@@ -1015,6 +1164,23 @@ mod tests {
             let error = format!("{error:#}");
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn names_and_challenges_are_told_in_sections() {
+        let file = "[dns]\nzones = [\"N.example.org.\", \"api.example.org\"]\naddresses = \"192.0.2.1, 2001:db8::1\"\n\
+                    [challenge]\nservers = \"192.0.2.53,[2001:db8::53]:5353\"\nkey = \"/etc/key\"\n";
+        let config = load(&[], &[], file, true).unwrap();
+        assert_eq!(config.dns.zones, ["n.example.org", "api.example.org"]);
+        assert_eq!(config.dns.addresses.map(|all| all.len()), Some(2));
+        assert_eq!(config.dns.port, 53);
+        let servers = config.challenge.servers.iter().map(ToString::to_string);
+        assert_eq!(
+            servers.collect::<Vec<_>>(),
+            ["192.0.2.53:53", "[2001:db8::53]:5353"]
+        );
+        assert_eq!(config.challenge.key.as_deref(), Some(Path::new("/etc/key")));
+        assert!(load(&[], &[], "", true).unwrap().dns.zones.is_empty());
     }
 
     #[test]

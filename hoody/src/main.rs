@@ -2,16 +2,19 @@
 //!
 //! Read in this order: `config` (what a node is told, and by whom), `up` (from nothing to a
 //! computer behind a URL), `node` (the processes of a node), `supervise` (keeping them up),
-//! `down`, `status`, `trust` (the private authority, and who believes it), `purge` (and back to nothing), `client` (the verbs of the API and the kits).
+//! `down`, `status`, `trust` (the private authority, and who believes it), `purge` (and back to
+//! nothing), `dns` (the node's names), `client` (the verbs of the API and the kits).
 //!
 //! Beside them: `state` (the directory that all of it is in), `kit` (what containers get),
 //! `engine` and `unit` (the engine's scripts, the service manager), `visit` (asking the node over
-//! HTTPS), `ports`, `process`, `logs`, `files`, `progress`.
+//! HTTPS), `addresses`, `ports`, `process`, `logs`, `files`, `progress`.
 //!
 //! Only this file and `config` read the environment.
 
+mod addresses;
 mod client;
 mod config;
+mod dns;
 mod down;
 mod engine;
 mod files;
@@ -73,6 +76,11 @@ const ROLES: &[Role] = &[
         run: trust::run,
     },
     Role {
+        name: dns::NAME,
+        command: dns::command,
+        run: dns::run,
+    },
+    Role {
         name: "node",
         command: node::command,
         run: node::run,
@@ -108,7 +116,9 @@ fn run() -> anyhow::Result<ExitCode> {
     let matches = command().get_matches();
     let (name, arguments) = matches.subcommand().expect("clap asks for a subcommand");
     match ROLES.iter().find(|role| role.name == name) {
-        Some(role) if arguments.subcommand().is_none() => (role.run)(arguments),
+        Some(role) if role.name == dns::NAME || arguments.subcommand().is_none() => {
+            (role.run)(arguments)
+        }
         _ => client::run(name, arguments),
     }
 }

@@ -23,7 +23,7 @@ use crate::logs::Log;
 use crate::process::Process;
 use crate::state::State;
 use crate::supervise::{Pace, Program, Want, supervise};
-use crate::{engine, files, ports};
+use crate::{dns, engine, files, ports};
 
 /// The name of the supervisor in files and logs.
 pub const NODE: &str = "node";
@@ -248,6 +248,7 @@ pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         settings.resolvers = config.resolvers.clone();
         settings.public_https_port = Some(config.https);
         settings.metrics = config.proxy_metrics;
+        settings.dns = dns::server(&config).context("the name server cannot start")?;
         let end = async {
             match late {
                 Some(late) => tokio::select! {

@@ -22,7 +22,7 @@ use crate::progress::{say, wait};
 use crate::state::State;
 use crate::unit::Unit;
 use crate::visit::Visitor;
-use crate::{down, engine, kit, logs, ports};
+use crate::{dns, down, engine, kit, logs, ports};
 
 /// Names of what the first run makes.
 const PROJECT: &str = "default";
@@ -167,8 +167,13 @@ fn check_ports(config: &Config, ours: &[u32]) -> anyhow::Result<()> {
             .collect(),
         remedy: "choose other addresses with --metrics-proxy and --metrics-control, or say `off` for them",
     };
+    let names = Wanted {
+        addresses: dns::listen(config)?,
+        remedy: "choose other addresses with --dns-bind",
+    };
     ports::check(&visitors, ours)?;
     ports::check(&metrics, ours)?;
+    ports::check(&names, ours)?;
     Ok(())
 }
 

@@ -49,9 +49,13 @@ impl Node {
     }
 
     fn up(&self) -> Output {
+        self.up_with(&[])
+    }
+
+    fn up_with(&self, more: &[&str]) -> Output {
         let [http, https] = self.ports.map(|port| port.to_string());
         let kitd = self.kitd.to_str().unwrap();
-        self.hoody(&[
+        let words = [
             "up",
             "--runtime",
             "local",
@@ -65,7 +69,8 @@ impl Node {
             "off",
             "--metrics-control",
             "off",
-        ])
+        ];
+        self.hoody(&[&words, more].concat())
     }
 
     fn is_up(&self) -> bool {
@@ -214,4 +219,67 @@ fn a_node_comes_up_survives_and_goes_without_a_trace() {
             String::from_utf8_lossy(&words)
         );
     }
+}
+
+/// A node that answers for its names, asked by the command that tells whether the world finds it.
+/// The world is the node alone: it is the root that the command begins with.
+#[test]
+fn a_node_answers_for_its_names() {
+    let node = Node::new();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    drop(socket);
+    let check = || {
+        let output = node.hoody(&["dns", "check", "--roots", "127.0.0.1", "--json"]);
+        let findings: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code(), findings)
+    };
+    let none = node.hoody(&["dns", "check"]);
+    let words = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(words.contains("this node answers for no zone"), "{words}");
+
+    let settings = [
+        "--dns-zones",
+        "hoody.localhost",
+        "--dns-port",
+        &port,
+        "--dns-bind",
+        "127.0.0.1",
+    ];
+    let addresses = ["--dns-addresses", "127.0.0.1"];
+    stdout(&node.up_with(&[&settings[..], &addresses].concat()));
+    let (code, findings) = check();
+    assert_eq!(code, Some(0), "{findings:#}");
+    let whole = findings.to_string();
+    for words in [
+        "over UDP",
+        "over TCP",
+        "*.node-1.containers.hoody.localhost",
+    ] {
+        assert!(whole.contains(words), "no {words} in {findings:#}");
+    }
+    let records = stdout(&node.hoody(&["dns", "records"]));
+    assert_eq!(
+        records,
+        "hoody.localhost. 3600 IN NS ns.hoody.localhost.\nns.hoody.localhost. 300 IN A 127.0.0.1\n"
+    );
+
+    // A proxy that takes the place of the other answers for them, too.
+    let before = node.process("proxy");
+    let hangup = Command::new("kill")
+        .args(["-HUP", &node.process("node")])
+        .status();
+    assert!(hangup.unwrap().success());
+    until("another proxy serves", || node.process("proxy") != before);
+    let (code, findings) = check();
+    assert_eq!(code, Some(0), "{findings:#}");
+
+    stdout(&node.hoody(&["down"]));
+    let (code, findings) = check();
+    assert_eq!(code, Some(1), "{findings:#}");
+    assert!(
+        findings.to_string().contains("cannot be found out"),
+        "{findings:#}"
+    );
 }
