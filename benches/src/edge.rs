@@ -13,7 +13,7 @@
 pub mod bare;
 mod bulk;
 mod client;
-mod cost;
+pub mod cost;
 mod ground;
 mod handshakes;
 pub mod ours;
@@ -159,7 +159,7 @@ const PROFILE: &str = if cfg!(debug_assertions) {
 };
 
 /// Put this process, and all it starts, on one core.
-fn pin(core: usize) -> anyhow::Result<()> {
+pub fn pin(core: usize) -> anyhow::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     set.set(core);
     rustix::thread::sched_setaffinity(None, &set).context("could not pin the load generators")

@@ -1,13 +1,14 @@
 //! Measurements on a running node, against packaged peers in the same run.
 //!
 //! `cargo run --release -p benches -- life`, `… -- hop` and so on ask the questions in [`life`],
-//! [`idle`] and [`hop`] of a node that runs; `… -- edge` and `… -- effect` need none and ask those
-//! in [`edge`] and [`effect`].
+//! [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect` and `… -- dns` need none
+//! and ask those in [`edge`], [`effect`] and [`dns`].
 //! Each prints a table and writes `benches/results/<name>.json` with the machine's description
 //! beside the numbers.
 
 mod api;
 mod certificate;
+mod dns;
 mod edge;
 mod effect;
 mod figures;
@@ -74,6 +75,8 @@ enum Question {
     },
     /// How fast is the proxy beside packaged ones that do the same job?
     Edge(edge::Settings),
+    /// How many questions for names does one core answer, beside packaged name servers?
+    Dns(dns::Settings),
     /// Be one of the servers of a measurement.
     #[command(hide = true)]
     Serve {
@@ -103,6 +106,8 @@ enum Part {
         small: PathBuf,
         large: PathBuf,
     },
+    /// The name server as a node runs it.
+    Names { address: SocketAddr },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -141,8 +146,10 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
             ("effect", Box::pin(effect::ask(&routes, changes)).await?)
         }
         Question::Edge(settings) => ("edge", Box::pin(edge::ask(&settings)).await?),
+        Question::Dns(settings) => ("dns", dns::ask(&settings).await?),
         Question::Serve { part } => {
             return match part {
+                Part::Names { address } => dns::serve(address).await,
                 Part::Upstream { socket } => edge::upstream::serve(&socket).await,
                 Part::Ours {
                     http,
