@@ -14,7 +14,7 @@ command -v cargo-fuzz >/dev/null || {
 export RUSTC_BOOTSTRAP=1
 # A directory of its own: these builds are instrumented.
 export CARGO_TARGET_DIR="${FUZZ_TARGET_DIR:-$PWD/target}"
-for target in access address alias cookies frame_boundary frames hook sender table; do
+for target in access address alias cookies frame_boundary frames hook names sender table; do
     echo "fuzzing $target for $seconds s"
     cargo fuzz run --fuzz-dir . "$target" -- \
         -max_total_time="$seconds" -max_len=4096 -rss_limit_mb=1024 -print_final_stats=0 -verbosity=0
