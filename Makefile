@@ -77,7 +77,7 @@ ui:
 
 # What is quick: enough between two commits.
 check:
-	@hoody/setup/packages.sh build
+	@hoody/setup/packages.sh build check
 	$(call step,format)
 	@cargo fmt --all --check
 	@$(MAKE) ui
@@ -108,7 +108,7 @@ e2e:
 
 test:
 	$(call step,packages)
-	@hoody/setup/packages.sh build engine test
+	@hoody/setup/packages.sh build engine check test
 	@command -v cargo-nextest >/dev/null || cargo install --locked --root '$(CACHE)/tools' cargo-nextest
 	@$(MAKE) check
 	@$(MAKE) pages

@@ -68,4 +68,19 @@ pub enum Error {
     },
     #[error("the clock of this machine shows {now:?}, which no certificate can hold")]
     Clock { now: SystemTime },
+    #[error("{path} holds no certificate in PEM form, so that it cannot be a root")]
+    NoRoot { path: PathBuf },
+    #[error("could not set up HTTPS to the directory: {why}")]
+    NoClient { why: String },
+    #[error(
+        "{path} cannot be read as an account; move it away to make another, which the directory's \
+         limits count as new"
+    )]
+    NoAccount {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("could not start the thread that orders certificates")]
+    Spawn(#[source] io::Error),
 }

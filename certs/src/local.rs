@@ -18,10 +18,10 @@ use std::time::{Duration, SystemTime};
 use lru::LruCache;
 use rustls::sign::CertifiedKey;
 
-use crate::authority::{Authority, Flaw, Leaf, Texts, read_key};
+use crate::authority::{Authority, Flaw, Leaf, RENEW_BEFORE, Texts, read_key};
 use crate::resolver::OnDemand;
 use crate::store::{self, Lock};
-use crate::{Clock, Error, Names, Resolver};
+use crate::{Class, Clock, Error, Holding, Holdings, Names, Resolver};
 
 /// Certificates made on demand that are remembered; the one used longest ago goes first. Each is
 /// some 2 KiB, and making one again takes a fraction of a handshake.
@@ -134,6 +134,27 @@ impl Local {
     }
 }
 
+impl Holdings for Local {
+    fn holdings(&self) -> Vec<Holding> {
+        let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        self.patterns
+            .iter()
+            .zip(&*leaves)
+            .map(|(pattern, leaf)| Holding {
+                names: vec![pattern.clone()],
+                class: match pattern.contains("containers.") {
+                    true => Class::Node,
+                    false => Class::Api,
+                },
+                mode: "local",
+                ends: Some(leaf.ends()),
+                renews: Some(leaf.ends() - RENEW_BEFORE),
+                error: None,
+            })
+            .collect()
+    }
+}
+
 fn keep_renewing(local: &Weak<Local>) {
     loop {
         thread::sleep(RENEWAL_CHECK);
@@ -142,21 +163,11 @@ fn keep_renewing(local: &Weak<Local>) {
             Ok(0) => {}
             Ok(renewed) => tracing::info!("renewed {renewed} certificates"),
             Err(error) => tracing::error!(
-                error = chain(&error),
+                error = crate::chain(&error),
                 "could not renew certificates; the old ones stay"
             ),
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn names(patterns: &[String], leaves: &[Leaf]) -> Names<Arc<CertifiedKey>> {
@@ -294,7 +305,7 @@ impl OnDemand for BelowExec {
             }
             Err(error) => {
                 tracing::error!(
-                    error = chain(&error),
+                    error = crate::chain(&error),
                     "could not make a certificate on demand"
                 );
                 None

@@ -17,6 +17,13 @@ pub trait OnDemand: Send + Sync {
     fn certificate(&self, host: &str) -> Option<Arc<CertifiedKey>>;
 }
 
+/// Another resolver beneath: what has no better certificate has that one.
+impl OnDemand for Arc<Resolver> {
+    fn certificate(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        self.find(host)
+    }
+}
+
 /// The certificate for the name a client asks for: exact, wildcard, on demand, none. A client
 /// that names nobody gets none.
 pub struct Resolver {

@@ -3,7 +3,8 @@
 #
 #   packages.sh build        what the binaries and the pages are built with
 #   packages.sh engine       what containers run on
-#   packages.sh test         what only the tests need
+#   packages.sh check        what tests in one process need: a directory to order certificates from
+#   packages.sh test         what the other tests need
 #   packages.sh bench        what the edge and the names are measured beside and with
 #
 # Several words may be given. Quiet and quick where nothing is missing. Exit code 3: system
@@ -19,6 +20,7 @@ die() { printf 'packages: %s\n' "$*" >&2; exit 1; }
 
 BUILD="gcc g++ clang mold cmake pkg-config make git curl ca-certificates"
 ENGINE="incus-base dnsmasq-base btrfs-progs nftables uidmap mmdebstrap zstd jq iproute2 python3 curl bubblewrap"
+CHECK="pebble"
 TEST="nginx-light openssl bubblewrap chromium libnss3-tools default-jre-headless curl nghttp2-client bind9-dnsutils knot"
 BENCH="nginx-light haproxy caddy wrk nghttp2-client openssl util-linux knot nsd dnsperf"
 
@@ -30,9 +32,10 @@ for word in "$@"; do
       command -v node >/dev/null || wanted="$wanted nodejs"
       command -v npm >/dev/null || wanted="$wanted npm" ;;
     engine) wanted="$wanted $ENGINE" ;;
+    check) wanted="$wanted $CHECK" ;;
     test) wanted="$wanted $TEST" ;;
     bench) wanted="$wanted $BENCH" ;;
-    *) die "unknown word $word; it is build, engine, test or bench" ;;
+    *) die "unknown word $word; it is build, engine, check, test or bench" ;;
   esac
 done
 
