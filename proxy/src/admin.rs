@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use certs::Holdings;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -53,6 +54,8 @@ pub struct Metrics {
     pub wrong_credentials: IntCounter,
     /// Names that were looked up because they could be custom domains, by what came of it.
     pub domain_lookups: IntCounterVec,
+    /// Seconds left of the certificate of a class that ends first.
+    certificates: IntGaugeVec,
 }
 
 /// Upper bounds in seconds, from a local hit to a long poll.
@@ -104,7 +107,19 @@ impl Metrics {
         registry
             .register(Box::new(upstream.clone()))
             .expect("the name is new");
+        let certificates = IntGaugeVec::new(
+            Opts::new(
+                "certificate_seconds_left",
+                "Until the certificate of a class that ends first ends; negative afterwards.",
+            ),
+            &["class"],
+        )
+        .expect("the names are valid");
+        registry
+            .register(Box::new(certificates.clone()))
+            .expect("the name is new");
         Metrics {
+            certificates,
             requests: counters("requests_total", "Finished requests.", &["kind", "status"]),
             durations,
             upstream,
@@ -171,7 +186,13 @@ impl Metrics {
             .expect("its names are its own, and it is added once");
     }
 
-    fn text(&self) -> Vec<u8> {
+    fn text(&self, holdings: Option<&dyn Holdings>) -> Vec<u8> {
+        self.certificates.reset();
+        let now = std::time::SystemTime::now();
+        for (class, left) in holdings.iter().flat_map(|it| it.seconds_left(now)) {
+            let gauge = self.certificates.with_label_values(&[class.as_str()]);
+            gauge.set(left);
+        }
         let mut text = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut text)
@@ -213,7 +234,12 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 
 fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
     let (status, body) = match request.uri().path() {
-        "/metrics" => (StatusCode::OK, shared.metrics.text()),
+        "/metrics" => (
+            StatusCode::OK,
+            shared
+                .metrics
+                .text(shared.config.certificates.holdings.as_deref()),
+        ),
         "/health" => (StatusCode::OK, b"ok\n".to_vec()),
         _ => (StatusCode::NOT_FOUND, b"metrics are at /metrics\n".to_vec()),
     };

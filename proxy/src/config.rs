@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use routes::Zone;
 
+use crate::certificates::Certificates;
 use crate::sender::Network;
 
 /// How one proxy is set up.
@@ -24,6 +25,8 @@ pub struct Config {
     pub public_https_port: Option<u16>,
     /// Who is asked where custom domains lead.
     pub resolvers: Resolvers,
+    /// Who orders certificates, where somebody does.
+    pub certificates: Certificates,
     /// Prometheus metrics, on a loopback address.
     pub metrics: Option<SocketAddr>,
     /// A name server, where the node has one.
@@ -59,6 +62,7 @@ impl Config {
             senders: Vec::new(),
             public_https_port: None,
             resolvers: Resolvers::Off,
+            certificates: Certificates::default(),
             metrics: None,
             dns: None,
             feed: run.join("feed.sock"),

@@ -216,6 +216,8 @@ enum Verdict {
     Gate(Box<Gate>),
     /// A browser asks whether a page of another origin may call the API.
     Preflight,
+    /// A directory looks whether the name is ours.
+    Challenge(String),
 }
 
 /// What a gate does with a visitor itself.
@@ -369,6 +371,22 @@ impl ProxyHttp for Gateway {
                         let cookie = self.cookie(&visitor, &remembered);
                         self.go_on(session, &visitor, &target, cookie).await?;
                     }
+                }
+                Ok(true)
+            }
+            Verdict::Challenge(text) => {
+                let mut head = ResponseHeader::build(StatusCode::OK, Some(3))?;
+                head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
+                head.insert_header(header::CONTENT_LENGTH, text.len().to_string())?;
+                head.insert_header(header::CACHE_CONTROL, "no-store")?;
+                let bodiless = session.req_header().method == Method::HEAD;
+                session
+                    .write_response_header(Box::new(head), bodiless)
+                    .await?;
+                if !bodiless {
+                    session
+                        .write_response_body(Some(Bytes::from(text)), true)
+                        .await?;
                 }
                 Ok(true)
             }
@@ -717,6 +735,12 @@ impl Gateway {
         if secured.is_some_and(|secured| !secured.covers(name.as_str())) {
             return Err(Refusal::Misdirected.into());
         }
+        if secured.is_none() {
+            let path = session.req_header().uri.path();
+            if let Some(answer) = config.certificates.answer(name.as_str(), path) {
+                return Err(Verdict::Challenge(answer));
+            }
+        }
         Ok((name, address))
     }
 
@@ -751,6 +775,12 @@ impl Gateway {
         if secured.is_none() && !config.zone.is_local() {
             if visit.domain && !self.leads(&address) {
                 return Err(self.not_led(&name, NotLed::NoAlias).into());
+            }
+            let coming = || config.certificates.coming(name.as_str());
+            if visit.domain
+                && let Some(seconds) = coming()
+            {
+                return Err(Refusal::CertificateComing(seconds).into());
             }
             if visit.domain && !self.shared.domains.is_certified(name.as_str()) {
                 return Err(Refusal::Uncertified(name.as_str().into()).into());

@@ -6,7 +6,8 @@
 //! - `listen`: sockets, worker threads, one connection from accept to close, and draining.
 //! - `handover`: sockets that pass to a successor · `elders`: what a proxy that has handed over
 //!   still hears from the newest one, and leaves to it.
-//! - `tls`: the handshake. Certificates come from outside as a resolver.
+//! - `tls`: the handshake. Certificates come from outside as a resolver. `certificates`: those that
+//!   are ordered when somebody asks, and what a directory is answered.
 //! - `sender`: whom a load balancer speaks for · `frames`: HTTP/2 by its first bytes, and floods.
 //! - `connection`: what is known about a connection, and the deadlines of its stream; `socket`:
 //!   its buffers.
@@ -37,6 +38,7 @@ mod admin;
 mod admit;
 mod attempts;
 mod boundary;
+mod certificates;
 pub mod config;
 mod connection;
 mod cookies;
@@ -79,6 +81,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use routes::Table;
 
+pub use certificates::Certificates;
 pub use config::{AccessLog, Config, Dns, Limits, Resolvers};
 pub use domains::{Domains, NotLed};
 pub use listen::{Bound, Proxy, StartProxy};

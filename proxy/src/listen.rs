@@ -125,7 +125,11 @@ impl Proxy {
     /// Bind, start the workers and the feed, and return. The certificates come from `certs`, asked
     /// in every handshake.
     pub fn start(config: Config, certs: Arc<dyn ResolvesServerCert>) -> Result<Proxy, StartProxy> {
-        let tls = Arc::new(Tls::new(certs, config.limits.handshake)?);
+        let tls = Arc::new(Tls::new(
+            certs,
+            config.certificates.clone(),
+            config.limits.handshake,
+        )?);
         let mut sockets = Vec::new();
         let mut bound = Bound::default();
         let mut inherited = Inherited::take(&config.handover);
@@ -238,6 +242,9 @@ impl Proxy {
             leaving: leaving.clone(),
             config,
         });
+        if let Some(acme) = &shared.config.certificates.acme {
+            acme.plug(Arc::new(domains.clone()));
+        }
         feed::observe(&shared.table.load(), &shared);
 
         let mut threads = vec![writer];

@@ -69,6 +69,8 @@ pub enum Refusal {
     Domain(Box<Domain>, NotLed),
     /// A custom domain for which there is no certificate yet.
     Uncertified(Box<str>),
+    /// The certificate for the name is being ordered: seconds to wait.
+    CertificateComing(u32),
 }
 
 /// A name of another domain, and what it could lead to.
@@ -143,6 +145,7 @@ pub const REFUSALS: &[(u16, &str)] = &[
     (503, "domain_lookup_failed"),
     (429, "domain_lookups_limited"),
     (503, "domain_without_certificate"),
+    (503, "certificate_pending"),
 ];
 
 /// Who reads the answer.
@@ -235,6 +238,7 @@ impl Refusal {
                 NotLed::TooMany(_) => 32,
             },
             Refusal::Uncertified(_) => 33,
+            Refusal::CertificateComing(_) => 34,
         };
         REFUSALS[at]
     }
@@ -266,9 +270,9 @@ impl Refusal {
             Refusal::Starting(_) => Some(STARTING_RETRY),
             Refusal::ControlAway => Some(2),
             Refusal::TooManyRequests => Some(1),
-            Refusal::TooManyAttempts(seconds) | Refusal::Domain(_, NotLed::TooMany(seconds)) => {
-                Some(*seconds)
-            }
+            Refusal::TooManyAttempts(seconds)
+            | Refusal::CertificateComing(seconds)
+            | Refusal::Domain(_, NotLed::TooMany(seconds)) => Some(*seconds),
             Refusal::Domain(_, NotLed::Unanswered | NotLed::Busy) => Some(LOOKUP_RETRY),
             Refusal::Uncertified(_) => Some(CERTIFICATE_RETRY),
             _ => None,
@@ -319,6 +323,7 @@ impl Refusal {
             Refusal::LinkRefused(why) => format!("This link does not open it: {why}. Ask for a new one.").into(),
             Refusal::CrossOrigin => "A page of another origin may not do this with your sign-in. Do it from this address itself.".into(),
             Refusal::TooManyAttempts(seconds) => format!("Too many wrong credentials. Wait {seconds} s and try again.").into(),
+            Refusal::CertificateComing(seconds) => format!("This name is new here, and its certificate is being ordered. Try again in {seconds} s.").into(),
             Refusal::HookFailed => "A script of this computer decides about requests, and it did not answer as it should.".into(),
             Refusal::Domain(domain, why) => domain.message(why).into(),
             Refusal::Uncertified(name) => format!("{name} is set up, but there is no certificate for it yet. Try again in a moment.").into(),
@@ -353,6 +358,7 @@ impl Refusal {
             Refusal::LinkRefused(_) => "This link is over",
             Refusal::CrossOrigin => "From somewhere else",
             Refusal::TooManyAttempts(_) => "Too many attempts",
+            Refusal::CertificateComing(_) => "Almost there",
             Refusal::HookFailed => "No decision",
             Refusal::Domain(_, NotLed::Unanswered | NotLed::Busy) => "Where does it lead?",
             Refusal::Domain(_, NotLed::TooMany(_)) => "Too many requests",
@@ -400,16 +406,16 @@ impl Refusal {
     }
 
     fn page(&self, message: &str) -> String {
-        let starting = matches!(self, Refusal::Starting(_));
-        let reload = if starting {
-            format!("<meta http-equiv=\"refresh\" content=\"{STARTING_RETRY}\">\n")
-        } else {
-            String::new()
+        let again = match self {
+            Refusal::Starting(_) | Refusal::CertificateComing(_) => self.retry_after(),
+            _ => None,
         };
-        let mark = if starting {
-            "<div class=\"spin\" role=\"status\" aria-label=\"starting\"></div>"
-        } else {
-            ""
+        let reload = again.map_or(String::new(), |seconds| {
+            format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">\n")
+        });
+        let mark = match again {
+            Some(_) => "<div class=\"spin\" role=\"status\" aria-label=\"starting\"></div>",
+            None => "",
         };
         let (status, title, code) = (self.status().as_u16(), self.title(), self.code());
         let message = escape(message);
@@ -556,6 +562,7 @@ mod tests {
             domain(NotLed::Unanswered),
             domain(NotLed::TooMany(3)),
             Refusal::Uncertified("shop.example.net".into()),
+            Refusal::CertificateComing(5),
         ]
     }
 

@@ -10,11 +10,12 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::server::{Acceptor, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::io::AsyncBufReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::certificates::Certificates;
 use crate::connection::Socket;
 
 /// Names that one connection remembers to be covered: to read the certificate takes as long as a
@@ -25,6 +26,7 @@ const COVERED: usize = 32;
 pub struct Tls {
     server: Arc<ServerConfig>,
     certs: Arc<dyn ResolvesServerCert>,
+    certificates: Certificates,
     handshake: Duration,
 }
 
@@ -47,6 +49,8 @@ pub enum NoHandshake {
     Slow,
     /// There is no certificate for the name.
     UnknownName,
+    /// A directory looked whether the name is ours, and has seen what there was.
+    Challenge,
     /// Not TLS, no common parameters, or the client went away.
     Failed,
     /// It begins like a request of HTTP; the socket, of which nothing is read.
@@ -58,6 +62,7 @@ impl NoHandshake {
         match self {
             NoHandshake::Slow => "slow",
             NoHandshake::UnknownName => "unknown_name",
+            NoHandshake::Challenge => "challenge",
             NoHandshake::Failed => "failed",
             NoHandshake::Plain(_) => "plain",
         }
@@ -67,6 +72,7 @@ impl NoHandshake {
 impl Tls {
     pub fn new(
         certs: Arc<dyn ResolvesServerCert>,
+        certificates: Certificates,
         handshake: Duration,
     ) -> Result<Tls, rustls::Error> {
         let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -80,6 +86,7 @@ impl Tls {
         Ok(Tls {
             server: Arc::new(server),
             certs,
+            certificates,
             handshake,
         })
     }
@@ -108,7 +115,24 @@ impl Tls {
         let start = acceptor.await.map_err(|_| NoHandshake::Failed)?;
         let hello = start.client_hello();
         let sni = hello.server_name().map(Box::<str>::from);
-        let certificate = self.certs.resolve(hello).ok_or(NoHandshake::UnknownName)?;
+        if let Some(challenge) = self.certificates.challenge(&hello) {
+            let challenge = challenge.ok_or(NoHandshake::UnknownName)?;
+            if let Ok(mut stream) = start.into_stream(challenge).await {
+                let _ = stream.shutdown().await; // it may have seen enough
+            }
+            return Err(NoHandshake::Challenge);
+        }
+        let certificate = match self.certs.resolve(hello) {
+            Some(certificate) => certificate,
+            None => {
+                let name = sni.as_deref().ok_or(NoHandshake::UnknownName)?;
+                if !self.certificates.arrived(name).await {
+                    return Err(NoHandshake::UnknownName);
+                }
+                let hello = start.client_hello();
+                self.certs.resolve(hello).ok_or(NoHandshake::UnknownName)?
+            }
+        };
         let stream = start
             .into_stream(self.server.clone())
             .await

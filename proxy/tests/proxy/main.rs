@@ -1,5 +1,6 @@
 //! The proxy as its clients, its kits and control see it: real sockets, kits in this process.
 
+mod acme;
 mod aliases;
 mod attacks;
 mod conformance;
