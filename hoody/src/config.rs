@@ -15,6 +15,10 @@ use clap::{Arg, ArgMatches, Command, ValueHint};
 use control::runtime::Limits;
 use routes::Zone;
 
+mod certificates;
+
+pub use certificates::{Certificates, Mode};
+
 /// The file of settings in a state directory.
 pub const FILE: &str = "hoody.toml";
 /// The longest path of a state directory: the sockets in it have 107 bytes for theirs, and the
@@ -171,6 +175,51 @@ const SETTINGS: &[Setting] = &[
         help: "The recipe of the base image [default: image beside this program]",
     },
     Setting {
+        key: "certificates.mode",
+        value: "local|acme|files",
+        help: "Where certificates come from: the private authority of this node, a directory that speaks ACME, or files [default: local]",
+    },
+    Setting {
+        key: "certificates.files",
+        value: "DIRECTORY",
+        help: "For files: NAME.crt and NAME.key, NAME.pem with both, or NAME/fullchain.pem and NAME/privkey.pem",
+    },
+    Setting {
+        key: "certificates.root",
+        value: "FILE",
+        help: "Roots in PEM form to trust beside the system's: of the directory, or of whoever signed the files",
+    },
+    Setting {
+        key: "certificates.store",
+        value: "DIRECTORY",
+        help: "For acme: where accounts and certificates are kept; nodes may share it [default: acme in the state directory]",
+    },
+    Setting {
+        key: "acme.directory",
+        value: "URL",
+        help: "The directory; whoever sets the mode agrees to its terms [default: Let's Encrypt]",
+    },
+    Setting {
+        key: "acme.staging",
+        value: "yes|no",
+        help: "Use the staging directory of Let's Encrypt, to try things out: no browser believes it [default: no]",
+    },
+    Setting {
+        key: "acme.contact",
+        value: "ADDRESSES",
+        help: "Mail addresses for the directory to write to, with commas between [default: none]",
+    },
+    Setting {
+        key: "eab.id",
+        value: "ID",
+        help: "Key identifier of an external account that the directory asks for",
+    },
+    Setting {
+        key: "eab.key",
+        value: "FILE",
+        help: "File with the key of that account, in base64url as the directory gave it",
+    },
+    Setting {
         key: "metrics.proxy",
         value: "ADDRESS",
         help: "Loopback address for the proxy's metrics, or off [default: 127.0.0.1:9642]",
@@ -243,6 +292,7 @@ pub struct Config {
     pub kitd: PathBuf,
     pub setup: PathBuf,
     pub recipe: PathBuf,
+    pub certificates: Certificates,
     pub proxy_metrics: Option<SocketAddr>,
     pub control_metrics: Option<SocketAddr>,
     /// What flags and the environment said: `up` keeps it for the commands that come later.
@@ -406,6 +456,7 @@ impl Config {
             None if zone.is_local() => proxy::Resolvers::Off,
             None => proxy::Resolvers::System,
         };
+        let certificates = certificates::read(&values, &state, &zone)?;
         Ok(Config {
             resolvers,
             zone,
@@ -446,6 +497,7 @@ impl Config {
             kitd: path("kitd", sources.beside.join("kitd")),
             setup: path("setup", sources.beside.join("setup")),
             recipe: path("recipe", sources.beside.join("image")),
+            certificates,
             proxy_metrics: metrics(values.get("metrics.proxy"), 9642)?,
             control_metrics: metrics(values.get("metrics.control"), 9643)?,
             domain,
@@ -538,6 +590,7 @@ impl Config {
             dns,
             challenge,
             engine_socket,
+            certificates,
             ..
         } = self;
         let (runtime, engine, kitd) = (self.runtime.name(), &self.engine_name, &self.kitd);
@@ -546,7 +599,7 @@ impl Config {
         let processes = self.machine_processes;
         format!(
             "{state:?} {domain} {node} {http} {https} {bind:?} {senders:?} {resolvers:?} {dns:?} {challenge:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
-             {proxy_metrics:?} {control_metrics:?} {memory:?} {disk:?} {processes}"
+             {certificates:?} {proxy_metrics:?} {control_metrics:?} {memory:?} {disk:?} {processes}"
         )
     }
 }
@@ -1159,6 +1212,52 @@ mod tests {
                 "",
                 "not a loopback address",
             ),
+            (
+                vec![("certificates.mode", "magic")],
+                vec![],
+                "",
+                "no mode is called `magic`",
+            ),
+            (
+                vec![("certificates.mode", "files")],
+                vec![],
+                "",
+                "name their directory with --certificates-files",
+            ),
+            (
+                vec![("certificates.mode", "acme")],
+                vec![],
+                "",
+                "no directory gives certificates for hoody.localhost",
+            ),
+            (
+                vec![("acme.directory", "http://acme.test/dir")],
+                vec![],
+                "",
+                "is not an https URL",
+            ),
+            (
+                vec![
+                    ("acme.directory", "https://a.test"),
+                    ("acme.staging", "yes"),
+                ],
+                vec![],
+                "",
+                "are two directories",
+            ),
+            (
+                vec![("acme.staging", "perhaps")],
+                vec![],
+                "",
+                "`perhaps` is neither yes nor no",
+            ),
+            (
+                vec![("acme.contact", "admin")],
+                vec![],
+                "",
+                "`admin` is no mail address",
+            ),
+            (vec![("eab.id", "kid-1")], vec![], "", "belong together"),
         ] {
             let error = load(&flags, &variables, file, true).expect_err(words);
             let error = format!("{error:#}");

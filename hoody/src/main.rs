@@ -6,12 +6,13 @@
 //! nothing), `dns` (the node's names), `client` (the verbs of the API and the kits).
 //!
 //! Beside them: `state` (the directory that all of it is in), `kit` (what containers get),
-//! `engine` and `unit` (the engine's scripts, the service manager), `visit` (asking the node over
-//! HTTPS), `addresses`, `ports`, `process`, `logs`, `files`, `progress`.
+//! `certs` (certificates), `engine` and `unit` (the engine's scripts, the service manager), `visit`
+//! (asking the node over HTTPS), `addresses`, `ports`, `process`, `logs`, `files`, `progress`.
 //!
 //! Only this file and `config` read the environment.
 
 mod addresses;
+mod certs;
 mod client;
 mod config;
 mod dns;
@@ -66,6 +67,11 @@ const ROLES: &[Role] = &[
         run: status::run,
     },
     Role {
+        name: certs::CERTS,
+        command: certs::command,
+        run: certs::run,
+    },
+    Role {
         name: "purge",
         command: purge::command,
         run: purge::run,
@@ -97,6 +103,9 @@ const ROLES: &[Role] = &[
     },
 ];
 
+/// Roles with subcommands of their own, which are no verbs of a client.
+const OWN: [&str; 2] = [certs::CERTS, dns::NAME];
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
@@ -116,7 +125,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let matches = command().get_matches();
     let (name, arguments) = matches.subcommand().expect("clap asks for a subcommand");
     match ROLES.iter().find(|role| role.name == name) {
-        Some(role) if role.name == dns::NAME || arguments.subcommand().is_none() => {
+        Some(role) if OWN.contains(&name) || arguments.subcommand().is_none() => {
             (role.run)(arguments)
         }
         _ => client::run(name, arguments),

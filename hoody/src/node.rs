@@ -23,7 +23,7 @@ use crate::logs::Log;
 use crate::process::Process;
 use crate::state::State;
 use crate::supervise::{Pace, Program, Want, supervise};
-use crate::{dns, engine, files, ports};
+use crate::{certs, dns, engine, files, ports};
 
 /// The name of the supervisor in files and logs.
 pub const NODE: &str = "node";
@@ -223,16 +223,9 @@ pub async fn machines(config: &Config, state: &State) -> anyhow::Result<Arc<dyn 
 /// Run the proxy until it is told to end.
 pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (config, state) = prepare(matches)?;
-    let certs = certs::Local::open_or_create(
-        &state.pki(),
-        &config.domain,
-        &config.node,
-        Arc::new(certs::SystemClock),
-    )?;
-    let certs = Arc::new(certs);
-    certs
-        .renew_in_background()
-        .context("could not start the thread that renews certificates")?;
+    let names = dns::server(&config).context("the name server cannot start")?;
+    let own = names.as_ref().map(|names| names.server.clone());
+    let shown = certs::open(&config, &state, dns::challenge(&config, own)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -248,7 +241,8 @@ pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         settings.resolvers = config.resolvers.clone();
         settings.public_https_port = Some(config.https);
         settings.metrics = config.proxy_metrics;
-        settings.dns = dns::server(&config).context("the name server cannot start")?;
+        settings.certificates = shown.proxy.clone();
+        settings.dns = names;
         let end = async {
             match late {
                 Some(late) => tokio::select! {
@@ -258,13 +252,13 @@ pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 None => told.await,
             }
         };
-        let resolver = certs.resolver();
+        let resolver = shown.resolver.clone();
         let started = |proxy: &proxy::Proxy| {
             let bound = proxy.bound();
             info!(http = ?bound.http, https = ?bound.https, "the proxy listens");
             proxy.domains().certified_by(move |host| resolver.find(host).is_some());
         };
-        Box::pin(proxy::run(settings, certs.resolver(), started, end)).await?;
+        Box::pin(proxy::run(settings, shown.resolver.clone(), started, end)).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

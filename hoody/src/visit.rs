@@ -1,4 +1,4 @@
-//! Asking the node as its visitors do: by its names, over HTTPS, trusting its authority alone.
+//! Asking the node as its visitors do: by its names, over HTTPS, trusting its authority.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use reqwest::{Certificate, Client, Method, StatusCode};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 
 /// A node that takes longer for an answer is not well.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,9 +36,16 @@ impl Visitor {
     /// resolver. `ca` is the certificate of the authority.
     pub fn new(config: &Config, listening: &[IpAddr], ca: &str) -> anyhow::Result<Visitor> {
         let door = SocketAddr::new(door(listening), config.https);
-        let http = Client::builder()
-            .tls_certs_only([Certificate::from_pem(ca.as_bytes())
-                .context("the authority's certificate is damaged")?])
+        let ca = Certificate::from_pem(ca.as_bytes())
+            .context("the authority's certificate is damaged")?;
+        let builder = match config.certificates.mode {
+            Mode::Local => Client::builder().tls_certs_only([ca]),
+            // Until there is one from elsewhere, the authority's is shown.
+            Mode::Acme | Mode::Files => Client::builder()
+                .tls_certs_merge([ca])
+                .tls_certs_merge(more_roots(config)?),
+        };
+        let http = builder
             .dns_resolver(std::sync::Arc::new(Here(door)))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -142,6 +149,16 @@ impl Visitor {
         }
         Ok(body["data"].take())
     }
+}
+
+/// The roots that were named beside the system's.
+fn more_roots(config: &Config) -> anyhow::Result<Vec<Certificate>> {
+    let Some(path) = &config.certificates.root else {
+        return Ok(Vec::new());
+    };
+    let pem = std::fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
+    Certificate::from_pem_bundle(&pem)
+        .with_context(|| format!("{} holds no certificates in PEM form", path.display()))
 }
 
 /// The address at which this machine reaches its own node.

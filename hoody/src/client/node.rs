@@ -91,7 +91,8 @@ impl Node {
             .ok()
             .filter(|url| matches!(url.scheme(), "https" | "http") && url.host_str().is_some())
             .with_context(|| format!("the API's address is no URL: {}", profile.api_url))?;
-        let http = client(profile.ca_cert.as_deref())?;
+        let is_local = api.host_str().is_some_and(is_local);
+        let http = client(profile.ca_cert.as_deref(), is_local)?;
         Ok(Node {
             http,
             api,
@@ -384,7 +385,7 @@ fn unreachable(url: &Url, error: reqwest::Error) -> anyhow::Error {
 }
 
 /// An HTTP client that trusts this authority beside the system's, and knows where `*.localhost` is.
-fn client(authority: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+fn client(authority: Option<&Path>, is_local: bool) -> anyhow::Result<reqwest::Client> {
     // `main` has chosen it already; tests have no `main`
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
@@ -393,19 +394,39 @@ fn client(authority: Option<&Path>) -> anyhow::Result<reqwest::Client> {
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("hoody/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = authority {
-        builder = builder.tls_backend_preconfigured(trust(path)?);
+        builder = match is_local {
+            true => builder.tls_backend_preconfigured(trust(path)?),
+            // Its own authority's certificate is shown until it has one that the world believes.
+            false => builder.tls_certs_merge(authorities(path)?),
+        };
     }
     builder.build().context("the HTTP client could not be made")
 }
 
-/// A node with its own authority is trusted by that authority alone.
-fn trust(path: &Path) -> anyhow::Result<rustls::ClientConfig> {
-    let pem = std::fs::read(path).with_context(|| {
+/// Whether this is a name that only this machine has (RFC 6761, 6.3).
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| {
         format!(
             "could not read the authority's certificate {}; is the node's state still there?",
             path.display()
         )
-    })?;
+    })
+}
+
+/// The certificates of an authority, to be trusted beside those of the system.
+fn authorities(path: &Path) -> anyhow::Result<Vec<reqwest::Certificate>> {
+    let all = reqwest::Certificate::from_pem_bundle(&read(path)?).ok();
+    all.filter(|all| !all.is_empty())
+        .with_context(|| format!("{} holds no certificate in PEM form", path.display()))
+}
+
+/// A node with its own authority is trusted by that authority alone.
+fn trust(path: &Path) -> anyhow::Result<rustls::ClientConfig> {
+    let pem = read(path)?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.with_context(|| format!("{} is not PEM", path.display()))?;
