@@ -857,9 +857,6 @@ fn port(value: Option<&Value>, default: u16) -> anyhow::Result<u16> {
     }
 }
 
-/// The port of DNS.
-const DNS_PORT: u16 = 53;
-
 fn resolvers(value: &Value) -> anyhow::Result<proxy::Resolvers> {
     let Value { text, source } = value;
     let servers = match text.as_str() {
