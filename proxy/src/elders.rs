@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream as Blocking;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use routes::Id;
@@ -99,10 +100,17 @@ async fn attend(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
     }
 }
 
-/// Send the table, and then what changes.
+/// Send the table, and then what changes. What is on disk may be older than what the other has, so
+/// nothing is sent before control has.
 async fn tell(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
     let mut changed = shared.changed.subscribe();
     let mut sent: Option<Arc<Table>> = None;
+    while !shared.fed.load(Ordering::Acquire) {
+        tokio::select! {
+            more = changed.changed() => if more.is_err() { return Ok(()) },
+            _ = stream.read_u8() => return Ok(()),
+        }
+    }
     loop {
         changed.mark_unchanged();
         let table = shared.table.load_full();

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use routes::Id;
@@ -160,6 +161,7 @@ async fn follow(stream: UnixStream, shared: &Shared) -> Result<(), FeedFault> {
             }
             next_line(&mut lines, &mut line, longest).await?;
         }
+        shared.fed.store(true, Ordering::Release);
         publish(table, &kept, shared)?;
         for changed in changed {
             changed.tell(shared);

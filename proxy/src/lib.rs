@@ -121,6 +121,8 @@ struct Shared {
     table: Arc<ArcSwap<Table>>,
     /// Told after every change of the table.
     changed: tokio::sync::watch::Sender<()>,
+    /// Whether the table has come from control since this proxy started, and not from disk alone.
+    fed: AtomicBool,
     /// The logs of containers, and the router that serves them.
     logs: proxy_logs::Logs,
     logs_router: axum::Router,

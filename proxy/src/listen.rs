@@ -226,6 +226,7 @@ impl Proxy {
             clients: Arc::new(Clients::new(&config.limits)),
             table,
             changed: watch::Sender::new(()),
+            fed: AtomicBool::new(false),
             metrics: metrics_of_all,
             https_port,
             journal,

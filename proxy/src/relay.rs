@@ -203,10 +203,15 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Relay<C> {
         close: Option<Close>,
         lost: &dyn Fn() -> Option<Close>,
     ) -> Poll<Passed> {
-        if let (Some(close), None) = (close, self.leaving) {
-            // A line is cut by closing the kit's socket.
-            self.kit.gone = close != Close::Stopping;
-            self.close(close);
+        match (close, &mut self.leaving) {
+            (Some(close), None) => {
+                // A line is cut by closing the kit's socket.
+                self.kit.gone = close != Close::Stopping;
+                self.close(close);
+            }
+            // It goes already; whoever wants it to end waits no longer than for any other.
+            (Some(_), Some(leaving)) => *leaving = (*leaving).min(Instant::now() + CLOSING),
+            (None, _) => {}
         }
         loop {
             if self.leaving.is_none() && self.pass(cx, lost) {

@@ -223,6 +223,38 @@ async fn a_changed_rule_ends_what_goes_on_over_the_old_proxy() {
     assert!(ends(&mut untouched).await);
 }
 
+/// What a successor finds on disk may be old or damaged; until control has told it what there is, it
+/// tells others nothing.
+#[tokio::test]
+async fn a_damaged_table_on_disk_ends_nothing_at_the_old_proxy() {
+    let mut rig = Rig::start().await;
+    let web = rig.running().await;
+    let mut socket = websocket(&rig, &web, "/ws").await;
+    let table = &rig.config().table;
+    let kept = table.parent().expect("a directory");
+    for entry in std::fs::read_dir(kept).expect("it is there") {
+        let path = entry.expect("an entry").path();
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with("table") {
+            std::fs::write(&path, "{").expect("written");
+        }
+    }
+    rig.succeed(async || ()).await;
+    // several reviews long
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        echoes(&mut socket).await;
+    }
+    say_all(&mut rig, 100, &[&web]).await;
+    echoes(&mut socket).await;
+    rig.push(101, Change::Remove(web.place.container)).await;
+    assert!(ends(&mut socket).await);
+}
+
 /// One process writes the log of a container, in one order, whoever served the request.
 #[tokio::test]
 async fn the_log_of_a_container_has_one_writer() {
