@@ -6,10 +6,8 @@
 //! down. Bodies never are, and the values of query parameters that look like secrets are not.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,15 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use prometheus::IntCounter;
-use proxy_logs::{Capture, Draft, Event, Exchange, Key, Kind, Level, Logs, Scope};
+use proxy_logs::json::Object;
+use proxy_logs::{Capture, Draft, Event, Exchange, Key, Kind, Level, Logs, Scope, Store};
 use routes::Id;
 use routes::address::Name;
 use routes::table::{Place, Table};
-use serde::Serialize;
 use tracing::error;
 
 use crate::config::{AccessLog, Config};
@@ -41,11 +39,16 @@ const QUEUE: usize = 8_192;
 /// How long the writer lets records gather before it looks again: to wake it for each would cost
 /// the request more than all else that is done for the log.
 const GATHER: Duration = Duration::from_millis(20);
+/// While requests keep coming, the logs of containers are brought to disk this often: each is a
+/// file of its own. Whoever reads or follows one sees an entry before.
+const KEEP: Duration = Duration::from_millis(200);
 /// Between two looks for what is too old.
 const SWEEP: Duration = Duration::from_secs(600);
 /// Containers whose lost records are counted apart, until they can be told.
 const LOSERS: usize = 1_024;
 
+/// Lines of the access log that are written at once, at most.
+const LINES_BYTES: usize = 64 << 10;
 /// What a client or a container may say of itself in a line, beside what [`Capture`] bounds.
 const WORD_BYTES: usize = 128;
 
@@ -83,8 +86,10 @@ pub fn of_containers(config: &Config, table: Arc<ArcSwap<Table>>) -> Logs {
 /// One request: when it is over, or when the answer begins of one that stays open.
 #[derive(Debug)]
 pub struct Record {
-    pub started: jiff::Timestamp,
-    pub client: IpAddr,
+    /// Microseconds since 1970.
+    pub started: i64,
+    /// The client's address.
+    pub client: http::HeaderValue,
     pub host: Option<Name>,
     /// What the host led to in a container, whether or not it was let through.
     pub place: Option<(Arc<Place>, KitDoor)>,
@@ -98,7 +103,6 @@ pub struct Record {
     pub secrets: Vec<String>,
     /// 499: the client left before the answer.
     pub status: u16,
-    pub content_type: Option<http::HeaderValue>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub took: Duration,
@@ -113,41 +117,6 @@ pub struct Record {
     pub opened: Option<u64>,
     /// Whether this is the first of two records.
     pub open: bool,
-}
-
-/// One line of the access log.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: &'a str,
-    client: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<Id>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    project: Option<Id>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    scheme: &'static str,
-    http: &'static str,
-    method: &'a str,
-    target: &'a str,
-    status: u16,
-    bytes_in: u64,
-    bytes_out: u64,
-    duration_ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refusal: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fault: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    websocket: bool,
 }
 
 /// Where requests are written down.
@@ -217,6 +186,7 @@ impl Journal {
             lost: lost.clone(),
             unwritten,
             line: Vec::with_capacity(1_024),
+            clock: Clock::default(),
             broken: false,
             link: None,
         };
@@ -314,9 +284,10 @@ enum Sink {
 }
 
 impl Sink {
+    /// Add a line and its end.
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         match self {
-            Sink::Stdout(out) => out.write_all(line),
+            Sink::Stdout(out) => out.write_all(line).and_then(|()| out.write_all(b"\n")),
             Sink::File(file) => file.line(line),
         }
     }
@@ -348,7 +319,7 @@ impl LogFile {
         let bytes = file.metadata()?.len();
         Ok(LogFile {
             path: path.to_owned(),
-            file: BufWriter::new(file),
+            file: BufWriter::with_capacity(LINES_BYTES, file),
             bytes,
             most,
         })
@@ -362,8 +333,9 @@ impl LogFile {
             std::fs::rename(&self.path, old)?;
             *self = LogFile::open(&self.path, self.most)?;
         }
-        self.bytes += line.len() as u64;
-        self.file.write_all(line)
+        self.bytes += line.len() as u64 + 1;
+        self.file.write_all(line)?;
+        self.file.write_all(b"\n")
     }
 }
 
@@ -374,6 +346,7 @@ struct Writer {
     lost: Arc<Lost>,
     unwritten: IntCounter,
     line: Vec<u8>,
+    clock: Clock,
     /// The access log failed last time.
     broken: bool,
     /// To the process that writes, where it is another one by now.
@@ -397,6 +370,8 @@ impl Writer {
                 self.hear(message);
             }
             let mut ended = false;
+            // What comes after a silence is kept at once.
+            let mut kept: Option<Instant> = None;
             while some {
                 some = false;
                 loop {
@@ -412,12 +387,17 @@ impl Writer {
                         }
                     }
                 }
-                self.flush();
+                self.show();
+                if kept.is_none_or(|kept| kept.elapsed() >= KEEP) {
+                    self.flush();
+                    kept = Some(Instant::now());
+                }
                 if ended {
                     break;
                 }
                 std::thread::sleep(GATHER);
             }
+            self.flush();
             let all = self.logs.store().lost();
             self.unwritten.inc_by(all - unwritten);
             unwritten = all;
@@ -431,6 +411,16 @@ impl Writer {
             }
         }
         self.flush();
+    }
+
+    /// Bring the lines so far to where they are followed.
+    fn show(&mut self) {
+        if let Some(link) = &mut self.link {
+            return self.logs.store().count_lost(link.flush());
+        }
+        self.logs.store().show();
+        let done = self.sink.as_mut().map_or(Ok(()), Sink::flush);
+        self.judge(done);
     }
 
     fn flush(&mut self) {
@@ -504,106 +494,36 @@ impl Writer {
         let Some(sink) = &mut self.sink else {
             return;
         };
-        let done = sink.line(line).and_then(|()| sink.line(b"\n"));
+        let done = sink.line(line);
         self.judge(done);
     }
 
     fn write(&mut self, record: &Record) {
-        let time = record.started.to_string();
         let target = proxy_logs::redact::redact(&record.text.target(), &record.secrets);
         let fault = record
             .fault
             .map(|(side, reason)| format!("{side}: {reason}"));
+        let time = self.clock.text(record.started);
+        if let Some((place, door)) = &record.place {
+            let (store, scope) = (self.logs.store(), scope(place));
+            let then = |draft: &Draft<'_>| match &mut self.link {
+                None => store.append(scope, draft),
+                Some(link) => {
+                    let entry = draft.unnumbered(scope);
+                    store.count_lost(link.tell(&told(scope, entry)));
+                }
+            };
+            drafted(store, record, door, time, &target, fault.as_deref(), then);
+        }
         if !record.open && self.sink.is_some() {
-            self.line.clear();
-            let line = record.line(&time, &target, fault.as_deref());
-            serde_json::to_writer(&mut self.line, &line).expect("a record is JSON");
-            let line = std::mem::take(&mut self.line);
+            let mut line = std::mem::take(&mut self.line);
+            line.clear();
+            record.line(&mut line, time, &target, fault.as_deref());
             match &self.link {
                 None => self.access(&line),
                 Some(_) => self.leave(Told::Access(String::from_utf8_lossy(&line).into_owned())),
             }
             self.line = line;
-        }
-        if let Some((place, door)) = &record.place {
-            self.tell(record, place, door, &time, &target, fault.as_deref());
-        }
-    }
-
-    /// Write into the container's own log.
-    fn tell(
-        &mut self,
-        record: &Record,
-        place: &Place,
-        door: &KitDoor,
-        time: &str,
-        target: &str,
-        fault: Option<&str>,
-    ) {
-        let store = self.logs.store();
-        let (mut url, mut service) = (String::with_capacity(160 + target.len()), String::new());
-        if let Some(host) = &record.host {
-            let _ = write!(url, "{}://{host}", record.scheme);
-        }
-        url.push_str(target);
-        let service = match door.port {
-            Some(port) => {
-                let _ = write!(service, "{}-{port}", door.service);
-                &service
-            }
-            None => door.service,
-        };
-        let given = record.text.header("traceparent");
-        let given = given.as_deref().and_then(trace_of).map(str::to_owned);
-        let trace = match (given, record.opened) {
-            (Some(given), _) => given,
-            (None, Some(number)) => store.trace_of(number),
-            (None, None) => store.trace(),
-        };
-        let own = door.service == SERVICE && record.status < 400;
-        let content_type = record.content_type.as_ref();
-        let exchange = Exchange {
-            method: cut(record.method.as_str()),
-            url: &url,
-            client: record.client,
-            status: Some(record.status),
-            index: door.index,
-            scheme: record.scheme,
-            http: record.http,
-            duration_ms: (!record.open).then(|| millis(record.took)),
-            upstream_ms: record.upstream.map(millis),
-            bytes_in: record.bytes_in,
-            bytes_out: record.bytes_out,
-            content_type: content_type.and_then(|it| it.to_str().ok()).map(cut),
-            refusal: record.refusal,
-            fault,
-            websocket: record.websocket,
-            text: &record.text,
-        };
-        let draft = Draft {
-            ts_ms: record.started.as_millisecond(),
-            ts_iso: time,
-            trace: &trace,
-            kind: match (record.opened, record.open) {
-                (Some(_), false) => Kind::Response,
-                _ => Kind::Request,
-            },
-            level: if own {
-                Level::Debug
-            } else {
-                Level::of(record.status)
-            },
-            service,
-            exchange: Some(exchange),
-            event: None,
-        };
-        let scope = scope(place);
-        match &self.link {
-            None => store.append(scope, &draft),
-            Some(_) => {
-                let entry = draft.unnumbered(scope);
-                self.leave(told(scope, entry));
-            }
         }
     }
 
@@ -620,43 +540,159 @@ impl Writer {
     }
 }
 
-impl Record {
-    fn line<'a>(&'a self, time: &'a str, target: &'a str, fault: Option<&'a str>) -> Line<'a> {
-        let admitted = self.place.as_ref().filter(|_| self.admitted);
-        let (place, door) = (admitted.map(|it| &it.0), admitted.map(|it| &it.1));
-        Line {
-            time,
-            client: self.client,
-            host: self.host.as_ref().map(Name::as_str),
-            container: place.map(|place| place.container),
-            project: place.map(|place| place.project),
-            service: door.map(|door| door.service),
-            index: door.and_then(|door| door.index),
-            port: door.and_then(|door| door.port),
-            scheme: self.scheme,
-            http: self.http,
-            method: cut(self.method.as_str()),
-            target,
-            status: self.status,
-            bytes_in: self.bytes_in,
-            bytes_out: self.bytes_out,
-            duration_ms: millis(self.took),
-            upstream_ms: self.upstream.map(millis),
-            refusal: self.refusal,
-            fault,
-            websocket: self.websocket,
+/// What a container's own log has of a request.
+fn drafted(
+    store: &Store,
+    record: &Record,
+    door: &KitDoor,
+    time: &str,
+    target: &str,
+    fault: Option<&str>,
+    then: impl FnOnce(&Draft<'_>),
+) {
+    let with_port;
+    let url = match &record.host {
+        Some(host) if host.port().is_some() => {
+            with_port = host.to_string();
+            &[record.scheme, "://", &with_port, target][..]
         }
+        Some(host) => &[record.scheme, "://", host.as_str(), target],
+        None => &[target],
+    };
+    let with_number;
+    let service = match door.port {
+        Some(number) => {
+            with_number = [door.service, "-", itoa::Buffer::new().format(number)].concat();
+            &with_number
+        }
+        None => door.service,
+    };
+    let given = record.text.header("traceparent");
+    let given = given.as_deref().and_then(trace_of).map(str::to_owned);
+    let trace = match (given, record.opened) {
+        (Some(given), _) => given,
+        (None, Some(number)) => store.trace_of(number),
+        (None, None) => store.trace(),
+    };
+    let own = door.service == SERVICE && record.status < 400;
+    let exchange = Exchange {
+        method: cut(record.method.as_str()),
+        url,
+        client: text_of(&record.client),
+        status: Some(record.status),
+        index: door.index,
+        scheme: record.scheme,
+        http: record.http,
+        duration: (!record.open).then_some(record.took),
+        upstream: record.upstream,
+        bytes_in: record.bytes_in,
+        bytes_out: record.bytes_out,
+        refusal: record.refusal,
+        fault,
+        websocket: record.websocket,
+        text: &record.text,
+    };
+    let draft = Draft {
+        ts_ms: record.started.div_euclid(1_000),
+        ts_iso: time,
+        trace: &trace,
+        kind: match (record.opened, record.open) {
+            (Some(_), false) => Kind::Response,
+            _ => Kind::Request,
+        },
+        level: if own {
+            Level::Debug
+        } else {
+            Level::of(record.status)
+        },
+        service,
+        exchange: Some(exchange),
+        event: None,
+    };
+    then(&draft);
+}
+
+/// The text of a header that the proxy itself has made.
+fn text_of(value: &http::HeaderValue) -> &str {
+    value.to_str().unwrap_or_default()
+}
+
+/// Says the time, and reckons the date once a second.
+#[derive(Debug)]
+struct Clock {
+    second: i64,
+    text: String,
+}
+
+/// A time without its fraction: `2026-11-24T18:37:09`.
+const SECOND_BYTES: usize = 19;
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock {
+            second: i64::MIN,
+            text: String::new(),
+        }
+    }
+}
+
+impl Clock {
+    /// This microsecond since 1970 (RFC 3339).
+    fn text(&mut self, micros: i64) -> &str {
+        let (second, rest) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+        if second != self.second {
+            let time = jiff::Timestamp::from_second(second).unwrap_or_default();
+            self.text = time.to_string();
+            self.second = second;
+        }
+        self.text.truncate(SECOND_BYTES);
+        self.text.push('.');
+        for unit in [100_000, 10_000, 1_000, 100, 10, 1] {
+            self.text.push(char::from(b'0' + (rest / unit % 10) as u8));
+        }
+        self.text.push('Z');
+        &self.text
+    }
+}
+
+impl Record {
+    /// Its line in the access log: JSON without the line feed.
+    fn line(&self, out: &mut Vec<u8>, time: &str, target: &str, fault: Option<&str>) {
+        let admitted = self.place.as_ref().filter(|_| self.admitted);
+        let mut line = Object::open(out);
+        line.text("time", time);
+        line.text("client", text_of(&self.client));
+        line.some_text("host", self.host.as_ref().map(Name::as_str));
+        if let Some((place, door)) = admitted {
+            line.hex("container", &place.container.0);
+            line.hex("project", &place.project.0);
+            line.text("service", door.service);
+            line.some_number("index", door.index.map(u64::from));
+            line.some_number("port", door.port.map(u64::from));
+        }
+        line.text("scheme", self.scheme);
+        line.text("http", self.http);
+        line.text("method", cut(self.method.as_str()));
+        line.text("target", target);
+        line.number("status", self.status.into());
+        line.number("bytes_in", self.bytes_in);
+        line.number("bytes_out", self.bytes_out);
+        line.millis("duration_ms", self.took);
+        if let Some(waited) = self.upstream {
+            line.millis("upstream_ms", waited);
+        }
+        line.some_text("refusal", self.refusal);
+        line.some_text("fault", fault);
+        if self.websocket {
+            line.yes("websocket");
+        }
+        line.close();
     }
 }
 
 /// The beginning of a text in ASCII.
 fn cut(text: &str) -> &str {
     text.get(..WORD_BYTES).unwrap_or(text)
-}
-
-/// To a microsecond.
-fn millis(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1_000.0
 }
 
 /// The trace id of a `traceparent` (W3C Trace Context, section 3.2.2).
@@ -716,8 +752,8 @@ mod tests {
             desktop: false,
         };
         Box::new(Record {
-            started: jiff::Timestamp::UNIX_EPOCH,
-            client: "192.0.2.1".parse().expect("an address"),
+            started: 0,
+            client: http::HeaderValue::from_static("192.0.2.1"),
             host: None,
             place: place.map(|place| (place, door)),
             admitted: true,
@@ -727,7 +763,6 @@ mod tests {
             text: Capture::target_alone(b"/"),
             secrets: Vec::new(),
             status: 200,
-            content_type: None,
             bytes_in: 0,
             bytes_out: 0,
             took: Duration::ZERO,
@@ -785,6 +820,7 @@ mod tests {
             lost,
             unwritten: IntCounter::new("x", "x").expect("a name"),
             line: Vec::new(),
+            clock: Clock::default(),
             broken: false,
             link: None,
         };
@@ -798,6 +834,24 @@ mod tests {
             (&"lost".into(), &3.into())
         );
         assert_eq!(lines(directory.path(), 2)[0]["data"]["count"], 1);
+    }
+
+    #[test]
+    fn the_clock_says_what_the_calendar_says() {
+        let mut clock = Clock::default();
+        for micros in [
+            0,
+            1,
+            999_999,
+            1_700_000_000_123_456,
+            1_700_000_000_123_457,
+            1_709_164_800_000_000,
+            -1,
+        ] {
+            let text = clock.text(micros).to_owned();
+            let read: jiff::Timestamp = text.parse().expect("a time");
+            assert_eq!(read.as_microsecond(), micros, "{text}");
+        }
     }
 
     #[test]
@@ -818,7 +872,7 @@ mod tests {
         let path = directory.path().join("logs/access.log");
         let mut file = LogFile::open(&path, 100).expect("a file");
         for _ in 0..50 {
-            file.line(&[b'x'; 10]).expect("written");
+            file.line(&[b'x'; 9]).expect("written");
         }
         file.file.flush().expect("flushed");
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());

@@ -1,11 +1,14 @@
-//! What a request costs its log: on its own way (capture), and on the writer's.
+//! What a request costs its log: on its own way (capture), on the writer's, and when it is read.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
+use http_body_util::BodyExt;
 use proxy_logs::redact::redact;
 use proxy_logs::{Capture, Draft, Exchange, Key, Kind, Level, Limits, Logs, Scope};
+use tower::ServiceExt;
 
 /// What a browser sends.
 fn headers() -> HeaderMap {
@@ -43,52 +46,61 @@ fn capture(c: &mut Criterion) {
     });
 }
 
-fn write(c: &mut Criterion) {
-    let directory = std::env::temp_dir().join(format!("proxy-logs-bench-{}", std::process::id()));
+fn append(logs: &Logs, scope: Scope, text: &Capture) {
+    let target = redact(&text.target(), &[]);
+    let trace = logs.store().trace();
+    logs.store().append(
+        scope,
+        &Draft {
+            ts_ms: 1_700_000_000_000,
+            ts_iso: "2023-11-14T22:13:20.123456Z",
+            trace: &trace,
+            kind: Kind::Request,
+            level: Level::Info,
+            service: "files",
+            exchange: Some(Exchange {
+                method: "GET",
+                url: &["https://", "some.host.example", &target],
+                client: "192.0.2.7",
+                status: Some(200),
+                index: Some(1),
+                scheme: "https",
+                http: "2",
+                duration: Some(Duration::from_micros(1_234)),
+                upstream: Some(Duration::from_micros(1_100)),
+                bytes_in: 0,
+                bytes_out: 1_024,
+                refusal: None,
+                fault: None,
+                websocket: false,
+                text,
+            }),
+            event: None,
+        },
+    );
+}
+
+fn scene(name: &str) -> (PathBuf, Logs, Scope, Capture) {
+    let directory = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
     let logs = Logs::new(directory.clone(), Limits::default(), |_| true);
-    let text = Capture::of(TARGET.as_bytes(), &headers());
+    let plain = http::HeaderValue::from_static("text/plain");
+    let text = Capture::of(TARGET.as_bytes(), &headers()).answer(Some(&plain));
     let scope = Scope {
         project: Key([9; 12]),
         container: Key([1; 12]),
     };
+    (directory, logs, scope, text)
+}
+
+fn write(c: &mut Criterion) {
+    let (directory, logs, scope, text) = scene("proxy-logs-write");
     let mut written = 0u32;
     // Flushed as often as at some ten thousand requests a second.
     c.bench_function("write", |b| {
         b.iter(|| {
-            let url = redact(&text.target(), &[]);
-            let trace = logs.store().trace();
-            logs.store().append(
-                scope,
-                &Draft {
-                    ts_ms: 1_700_000_000_000,
-                    ts_iso: "2023-11-14T22:13:20.123456789Z",
-                    trace: &trace,
-                    kind: Kind::Request,
-                    level: Level::Info,
-                    service: "files",
-                    exchange: Some(Exchange {
-                        method: "GET",
-                        url: &url,
-                        client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
-                        status: Some(200),
-                        index: Some(1),
-                        scheme: "https",
-                        http: "2",
-                        duration_ms: Some(1.234),
-                        upstream_ms: Some(1.1),
-                        bytes_in: 0,
-                        bytes_out: 1_024,
-                        content_type: Some("text/plain"),
-                        refusal: None,
-                        fault: None,
-                        websocket: false,
-                        text: &text,
-                    }),
-                    event: None,
-                },
-            );
+            append(&logs, scope, &text);
             written += 1;
-            if written.is_multiple_of(200) {
+            if written.is_multiple_of(2_000) {
                 logs.store().flush();
             }
         });
@@ -96,5 +108,42 @@ fn write(c: &mut Criterion) {
     std::fs::remove_dir_all(directory).expect("it is there");
 }
 
-criterion_group!(benches, capture, write);
+/// Out of a log that is full in memory.
+fn read(c: &mut Criterion) {
+    let (directory, logs, scope, text) = scene("proxy-logs-read");
+    for _ in 0..Limits::default().ring_entries {
+        append(&logs, scope, &text);
+    }
+    logs.store().flush();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let router = logs.router();
+    let ask = |target: &str| {
+        let mut request = http::Request::get(target)
+            .body(axum::body::Body::empty())
+            .expect("a request");
+        request.extensions_mut().insert(scope);
+        runtime.block_on(async {
+            let answer = router.clone().oneshot(request).await.expect("an answer");
+            assert_eq!(answer.status(), 200);
+            answer
+                .into_body()
+                .collect()
+                .await
+                .expect("a body")
+                .to_bytes()
+        })
+    };
+    c.bench_function("read the newest 100", |b| {
+        b.iter(|| ask("/_logs?last=100"));
+    });
+    c.bench_function("search all for what is not there", |b| {
+        b.iter(|| ask("/_logs?last=100&search=nothing-of-this-name"));
+    });
+    std::fs::remove_dir_all(directory).expect("it is there");
+}
+
+criterion_group!(benches, capture, write, read);
 criterion_main!(benches);

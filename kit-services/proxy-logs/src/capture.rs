@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::redact::{HIDDEN, TARGET_BYTES, is_told};
 
@@ -15,11 +15,17 @@ const HEADER_BYTES: usize = 4_096;
 /// One value.
 const VALUE_BYTES: usize = 512;
 
-/// A target, and headers as `length of name, length of value, name, value`.
+/// The content type of an answer.
+const TYPE_BYTES: usize = 128;
+
+/// A target, headers as `length of name, length of value, name, value`, and after them the content
+/// type of the answer.
 #[derive(Debug, Default)]
 pub struct Capture {
     bytes: Vec<u8>,
+    /// Where the target ends, and the headers.
     target: usize,
+    headers: usize,
 }
 
 impl Capture {
@@ -29,7 +35,22 @@ impl Capture {
         Capture {
             bytes: target.to_vec(),
             target: target.len(),
+            headers: target.len(),
         }
+    }
+
+    /// Keep the content type of the answer, too.
+    pub fn answer(mut self, content_type: Option<&HeaderValue>) -> Capture {
+        let text = content_type.map_or(&b""[..], |it| it.as_bytes());
+        self.bytes.truncate(self.headers);
+        self.bytes.extend_from_slice(cut(text, TYPE_BYTES));
+        self
+    }
+
+    /// The content type of the answer, if it had one.
+    pub fn answered(&self) -> Option<Cow<'_, str>> {
+        let text = &self.bytes[self.headers..];
+        (!text.is_empty()).then(|| String::from_utf8_lossy(text))
     }
 
     pub fn of(target: &[u8], headers: &HeaderMap) -> Capture {
@@ -56,6 +77,7 @@ impl Capture {
         }
         Capture {
             target: target.len(),
+            headers: bytes.len(),
             bytes,
         }
     }
@@ -65,9 +87,24 @@ impl Capture {
         String::from_utf8_lossy(&self.bytes[..self.target])
     }
 
-    /// The headers as a log may hold them.
-    pub fn headers(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> + Clone {
-        let mut rest = &self.bytes[self.target..];
+    /// The headers as a log may hold them. Values are text as far as their senders kept to it.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, Cow<'_, [u8]>)> + Clone {
+        self.kept().map(|(name, value)| {
+            // The page that a request comes from has a query of its own, which says nothing here.
+            let query = match name == header::REFERER.as_str() {
+                true => value.iter().position(|byte| matches!(byte, b'?' | b'#')),
+                false => None,
+            };
+            let value = match query {
+                Some(query) => [&value[..query], b"?", HIDDEN.as_bytes()].concat().into(),
+                None => value.into(),
+            };
+            (name, value)
+        })
+    }
+
+    fn kept(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        let mut rest = &self.bytes[self.target..self.headers];
         std::iter::from_fn(move || {
             let [name, high, low, tail @ ..] = rest else {
                 return None;
@@ -75,25 +112,18 @@ impl Capture {
             let (name, tail) = tail.split_at(usize::from(*name));
             let (value, tail) = tail.split_at(usize::from(u16::from_be_bytes([*high, *low])));
             rest = tail;
-            let name = name_text(name);
-            let value = String::from_utf8_lossy(value);
-            // The page that a request comes from has a query of its own, which says nothing here.
-            let query = match name == header::REFERER.as_str() {
-                true => value.find(['?', '#']),
-                false => None,
-            };
-            let value = match query {
-                Some(query) => Cow::Owned(format!("{}?{HIDDEN}", &value[..query])),
-                None => value,
-            };
-            Some((name, value))
+            Some((name_text(name), value))
         })
     }
 
     /// The value of one header, as a log may hold it.
     pub fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.headers()
-            .find_map(|(known, value)| (known == name).then_some(value))
+        self.kept().any(|(known, _)| known == name).then_some(())?;
+        let (_, value) = self.headers().find(|(known, _)| *known == name)?;
+        Some(match value {
+            Cow::Borrowed(value) => String::from_utf8_lossy(value),
+            Cow::Owned(value) => String::from_utf8_lossy(&value).into_owned().into(),
+        })
     }
 }
 
@@ -125,7 +155,7 @@ mod tests {
         assert_eq!(capture.target(), "/a?b=1");
         let shown: Vec<String> = capture
             .headers()
-            .map(|(name, value)| format!("{name}: {value}"))
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(&value)))
             .collect();
         assert_eq!(
             shown,
@@ -140,6 +170,14 @@ mod tests {
         assert!(!String::from_utf8_lossy(&capture.bytes).contains("Bearer"));
         assert_eq!(capture.header("accept").as_deref(), Some("*/*"));
         assert_eq!(capture.header("absent"), None);
+        assert_eq!(capture.answered(), None);
+        let plain = HeaderValue::from_static("text/plain");
+        let capture = capture.answer(Some(&plain));
+        assert_eq!(capture.answered().as_deref(), Some("text/plain"));
+        assert_eq!(capture.headers().count(), 5);
+        let long = HeaderValue::from_str(&"x".repeat(4_000)).expect("a value");
+        let capture = capture.answer(Some(&long));
+        assert_eq!(capture.answered().map_or(0, |it| it.len()), TYPE_BYTES);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! One line of the log.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::json::Object;
 use crate::{Capture, Scope};
 
 /// What an entry tells of.
@@ -23,6 +23,16 @@ pub enum Kind {
     Event,
 }
 
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Request => "request",
+            Kind::Response => "response",
+            Kind::Event => "event",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -36,6 +46,15 @@ pub enum Level {
 }
 
 impl Level {
+    fn as_str(self) -> &'static str {
+        match self {
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+
     pub fn of(status: u16) -> Level {
         match status {
             500.. => Level::Error,
@@ -46,7 +65,7 @@ impl Level {
 }
 
 /// Before the rest of an entry that has no id yet.
-const UNNUMBERED: &str = "{\"id\":0,";
+const UNNUMBERED: &[u8] = b"{\"id\":0,";
 
 impl Draft<'_> {
     /// The entry without its place in a log, for a log that another process writes.
@@ -56,17 +75,24 @@ impl Draft<'_> {
             scope,
             draft: self,
         };
-        let text = serde_json::to_string(&numbered).expect("an entry is JSON");
-        let rest = text.strip_prefix(UNNUMBERED);
-        rest.expect("an entry begins with its id").to_owned()
+        let mut line = Vec::with_capacity(1_024);
+        numbered.write(&mut line);
+        let rest = line.split_off(UNNUMBERED.len());
+        debug_assert_eq!(line, UNNUMBERED);
+        String::from_utf8(rest).expect("JSON is text")
     }
 }
 
-/// What [`Draft::unnumbered`] made, with its place in a log; none where it is something else.
-pub(crate) fn number(rest: &str, id: u64) -> Option<String> {
-    let line = format!("{{\"id\":{id},{rest}");
-    let whole = !line.contains('\n') && Head::of(line.as_bytes()).is_some_and(|it| it.id == id);
-    whole.then_some(line)
+/// Add to `out` what [`Draft::unnumbered`] made, with its place in a log; false where that is no
+/// entry.
+pub(crate) fn number(out: &mut Vec<u8>, rest: &str, id: u64) -> bool {
+    let start = out.len();
+    out.extend_from_slice(b"{\"id\":");
+    out.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
+    out.push(b',');
+    out.extend_from_slice(rest.as_bytes());
+    let line = &out[start..];
+    !rest.contains('\n') && Head::of(line).is_some_and(|it| it.id == id)
 }
 
 /// Who wrote an entry.
@@ -131,21 +157,20 @@ pub struct Draft<'a> {
 /// A request and what became of it.
 pub struct Exchange<'a> {
     pub method: &'a str,
-    /// Redacted.
-    pub url: &'a str,
-    pub client: IpAddr,
+    /// The scheme and authority, if one is known, and the path and query; redacted.
+    pub url: &'a [&'a str],
+    /// An address.
+    pub client: &'a str,
     pub status: Option<u16>,
     pub index: Option<u32>,
     pub scheme: &'a str,
     pub http: &'a str,
     /// None while it is under way.
-    pub duration_ms: Option<f64>,
+    pub duration: Option<Duration>,
     /// Until the headers of the service's answer.
-    pub upstream_ms: Option<f64>,
+    pub upstream: Option<Duration>,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    /// Of the answer.
-    pub content_type: Option<&'a str>,
     pub refusal: Option<&'a str>,
     pub fault: Option<&'a str>,
     pub websocket: bool,
@@ -169,100 +194,74 @@ pub(crate) struct Numbered<'a> {
     pub draft: &'a Draft<'a>,
 }
 
-impl Serialize for Numbered<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Draft { exchange, .. } = self.draft;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("traceId", self.draft.trace)?;
-        map.serialize_entry("tsMs", &self.draft.ts_ms)?;
-        map.serialize_entry("tsIso", self.draft.ts_iso)?;
-        map.serialize_entry("kind", &self.draft.kind)?;
-        map.serialize_entry("level", &self.draft.level)?;
-        map.serialize_entry("projectId", &Text(self.scope.project))?;
-        map.serialize_entry("containerId", &Text(self.scope.container))?;
-        map.serialize_entry("serviceName", self.draft.service)?;
+impl Numbered<'_> {
+    /// Add it to `out`, as JSON: what [`LogEntry`] reads.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let Draft {
+            exchange, event, ..
+        } = self.draft;
+        let mut entry = Object::open(out);
+        entry.number("id", self.id); // the first: see `id_of`
+        entry.text("traceId", self.draft.trace);
+        entry.number("tsMs", self.draft.ts_ms.max(0).unsigned_abs());
+        entry.text("tsIso", self.draft.ts_iso);
+        entry.text("kind", self.draft.kind.as_str());
+        entry.text("level", self.draft.level.as_str());
+        entry.hex("projectId", &self.scope.project.0);
+        entry.hex("containerId", &self.scope.container.0);
+        entry.text("serviceName", self.draft.service);
         if let Some(exchange) = exchange {
-            map.serialize_entry("method", exchange.method)?;
-            map.serialize_entry("url", exchange.url)?;
-            map.serialize_entry("clientIp", &exchange.client)?;
-            if let Some(status) = exchange.status {
-                map.serialize_entry("status", &status)?;
+            entry.text("method", exchange.method);
+            entry.joined("url", exchange.url);
+            entry.text("clientIp", exchange.client);
+            entry.some_number("status", exchange.status.map(u64::from));
+        }
+        entry.text("source", "edge");
+        entry.other("data", |out| match (exchange, event) {
+            (Some(exchange), _) => exchange.details(out),
+            (None, Some(event)) => {
+                serde_json::to_writer(out, event).expect("an event is JSON");
             }
-        }
-        map.serialize_entry("source", &Source::Edge)?;
-        match (exchange, &self.draft.event) {
-            (Some(exchange), _) => map.serialize_entry("data", &Details(exchange))?,
-            (None, Some(event)) => map.serialize_entry("data", event)?,
-            (None, None) => map.serialize_entry("data", &Map::new())?,
-        }
-        map.end()
+            (None, None) => Object::open(out).close(),
+        });
+        entry.close();
     }
 }
 
-struct Text<T>(T);
-
-impl<T: std::fmt::Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-struct Details<'a>(&'a Exchange<'a>);
-
-impl Serialize for Details<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Details(exchange) = self;
-        let mut map = serializer.serialize_map(None)?;
-        if let Some(index) = exchange.index {
-            map.serialize_entry("index", &index)?;
+impl Exchange<'_> {
+    fn details(&self, out: &mut Vec<u8>) {
+        let mut data = Object::open(out);
+        data.some_number("index", self.index.map(u64::from));
+        data.text("scheme", self.scheme);
+        data.text("http", self.http);
+        if let Some(took) = self.duration {
+            data.millis("durationMs", took);
         }
-        map.serialize_entry("scheme", exchange.scheme)?;
-        map.serialize_entry("http", exchange.http)?;
-        if let Some(took) = exchange.duration_ms {
-            map.serialize_entry("durationMs", &took)?;
+        if let Some(waited) = self.upstream {
+            data.millis("upstreamMs", waited);
         }
-        if let Some(waited) = exchange.upstream_ms {
-            map.serialize_entry("upstreamMs", &waited)?;
+        data.number("bytesIn", self.bytes_in);
+        data.number("bytesOut", self.bytes_out);
+        data.some_text("userAgent", self.text.header("user-agent").as_deref());
+        data.some_text("contentType", self.text.answered().as_deref());
+        data.some_text("refusal", self.refusal);
+        data.some_text("fault", self.fault);
+        if self.websocket {
+            data.yes("websocket");
         }
-        map.serialize_entry("bytesIn", &exchange.bytes_in)?;
-        map.serialize_entry("bytesOut", &exchange.bytes_out)?;
-        if let Some(agent) = exchange.text.header("user-agent") {
-            map.serialize_entry("userAgent", &agent)?;
-        }
-        for (name, text) in [
-            ("contentType", exchange.content_type),
-            ("refusal", exchange.refusal),
-            ("fault", exchange.fault),
-        ] {
-            if let Some(text) = text {
-                map.serialize_entry(name, text)?;
+        data.other("headers", |out| {
+            let mut headers = Object::open(out);
+            let mut before = "";
+            for (name, value) in self.text.headers() {
+                // A map of headers keeps those of one name together; the first is told.
+                if name != before {
+                    headers.header(name, &value);
+                }
+                before = name;
             }
-        }
-        if exchange.websocket {
-            map.serialize_entry("websocket", &true)?;
-        }
-        map.serialize_entry("headers", &Headers(exchange.text))?;
-        map.end()
-    }
-}
-
-/// Headers as an object; of a name that comes twice, the first.
-struct Headers<'a>(&'a Capture);
-
-impl Serialize for Headers<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Headers(text) = self;
-        let mut map = serializer.serialize_map(None)?;
-        let mut before = "";
-        for (name, value) in text.headers() {
-            // A map of headers keeps those of one name together.
-            if name != before {
-                map.serialize_entry(name, &value)?;
-            }
-            before = name;
-        }
-        map.end()
+            headers.close();
+        });
+        data.close();
     }
 }
 

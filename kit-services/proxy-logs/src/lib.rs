@@ -2,7 +2,8 @@
 //! container. The proxy writes it and mounts it.
 //!
 //! Read in this order: [`scope`] (whose log it is), [`capture`] and [`redact`] (what is taken from
-//! a request, and what never is), [`entry`] (one line of the log), [`segment`] (files of lines),
+//! a request, and what never is), [`entry`] (one line of the log, in [`json`]), [`segment`] (files
+//! of lines),
 //! [`log`] (the log of one container: a ring in memory, segments on disk), [`store`] (all logs and
 //! their bounds), [`query`] and [`stats`] (reading), [`stream`] (following), [`rate`], [`ops`].
 //!
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 
 pub mod capture;
 pub mod entry;
+pub mod json;
 mod log;
 mod ops;
 mod page;

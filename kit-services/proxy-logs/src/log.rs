@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -36,6 +36,8 @@ pub struct Log {
     pub used: AtomicU64,
     /// Who follows it.
     pub streams: AtomicUsize,
+    /// Whether something was added since the last flush.
+    pub dirty: AtomicBool,
     mark: watch::Sender<Mark>,
     inner: Mutex<Inner>,
 }
@@ -118,6 +120,7 @@ impl Log {
             tag,
             used: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
+            dirty: AtomicBool::new(false),
             mark: watch::Sender::new(mark),
             inner: Mutex::new(Inner {
                 mark,
@@ -175,20 +178,14 @@ impl Log {
         inner.place(scope);
         let id = inner.mark.newest + 1;
         let start = inner.pending.len();
-        match entry {
+        let whole = match entry {
             Entry::Draft(draft) => {
-                let line = Numbered { id, scope, draft };
-                serde_json::to_writer(&mut inner.pending, &line).expect("an entry is JSON");
+                Numbered { id, scope, draft }.write(&mut inner.pending);
+                true
             }
-            Entry::Unnumbered(rest) => {
-                let line = number(rest, id).unwrap_or_default();
-                inner.pending.extend_from_slice(line.as_bytes());
-            }
-        }
-        if inner.pending.len() == start {
-            return (Change::default(), false);
-        }
-        if inner.pending.len() - start > LINE_BYTES {
+            Entry::Unnumbered(rest) => number(&mut inner.pending, rest, id),
+        };
+        if !whole || inner.pending.len() - start > LINE_BYTES {
             // Its writer did not keep what it was told in bounds; nobody could read it again.
             inner.pending.truncate(start);
             return (Change::default(), false);
@@ -211,16 +208,28 @@ impl Log {
         (change, inner.pending.len() >= PENDING_BYTES)
     }
 
+    /// Wake streams, if there is something for them.
+    pub fn show(&self) {
+        let mark = self.lock().mark;
+        self.say(mark);
+    }
+
+    fn say(&self, now: Mark) {
+        self.mark.send_if_modified(|mark| {
+            let changed = *mark != now;
+            *mark = now;
+            changed
+        });
+    }
+
     /// Bring what is pending to disk, drop what is too much there, and wake streams. The error
     /// comes with the number of entries that are lost with the process.
     pub fn flush(&self, limits: &Limits) -> Result<Change, (io::Error, u64)> {
+        // Before the lock: what is added from here on is for the next flush.
+        self.dirty.store(false, Ordering::Release);
         let mut guard = self.lock();
         let inner = &mut *guard;
-        self.mark.send_if_modified(|mark| {
-            let changed = *mark != inner.mark;
-            *mark = inner.mark;
-            changed
-        });
+        self.say(inner.mark);
         if inner.pending.is_empty() {
             return Ok(Change::default());
         }

@@ -28,51 +28,50 @@ const SECRET: &[&str] = &[
     "hoody_link",
 ];
 
-/// Headers whose values say nothing secret. Of all others only the name is told: a gate may take
-/// its token from any of them, and so may an app.
-const TOLD: &[&str] = &[
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "access-control-request-headers",
-    "access-control-request-method",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-language",
-    "content-length",
-    "content-type",
-    "dnt",
-    "expect",
-    "host",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "last-event-id",
-    "origin",
-    "pragma",
-    "priority",
-    "range",
-    "referer",
-    "sec-fetch-dest",
-    "sec-fetch-mode",
-    "sec-fetch-site",
-    "sec-fetch-user",
-    "sec-websocket-version",
-    "te",
-    "traceparent",
-    "transfer-encoding",
-    "upgrade",
-    "upgrade-insecure-requests",
-    "user-agent",
-    "x-requested-with",
-];
-
-/// Whether the value of this header, in lower case, may be written down.
+/// Whether the value of this header, in lower case, may be written down: these say nothing secret.
+/// Of all others only the name is told: a gate may take its token from any of them, and so may an
+/// app.
 pub fn is_told(header: &str) -> bool {
-    TOLD.binary_search(&header).is_ok()
+    matches!(
+        header,
+        "accept"
+            | "accept-encoding"
+            | "accept-language"
+            | "access-control-request-headers"
+            | "access-control-request-method"
+            | "cache-control"
+            | "connection"
+            | "content-encoding"
+            | "content-language"
+            | "content-length"
+            | "content-type"
+            | "dnt"
+            | "expect"
+            | "host"
+            | "if-match"
+            | "if-modified-since"
+            | "if-none-match"
+            | "if-range"
+            | "if-unmodified-since"
+            | "last-event-id"
+            | "origin"
+            | "pragma"
+            | "priority"
+            | "range"
+            | "referer"
+            | "sec-fetch-dest"
+            | "sec-fetch-mode"
+            | "sec-fetch-site"
+            | "sec-fetch-user"
+            | "sec-websocket-version"
+            | "te"
+            | "traceparent"
+            | "transfer-encoding"
+            | "upgrade"
+            | "upgrade-insecure-requests"
+            | "user-agent"
+            | "x-requested-with"
+    )
 }
 
 /// A path and query as a log may hold them: without the values of parameters that look like
@@ -199,7 +198,6 @@ mod tests {
 
     #[test]
     fn headers_are_told_by_list_only() {
-        assert!(TOLD.is_sorted());
         for told in ["accept", "user-agent", "range", "x-requested-with"] {
             assert!(is_told(told), "{told}");
         }

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::entry::{Draft, Event, Kind, Level};
 use crate::log::{self, Change, Entry, Log};
-use crate::segment;
 use crate::{Key, Scope};
+use crate::{json, segment};
 
 /// The bounds of all logs.
 #[derive(Debug, Clone)]
@@ -150,7 +150,7 @@ impl Store {
         };
         let (change, full) = log.append(scope, entry, &self.limits);
         self.count(change);
-        let many = {
+        let many = !log.dirty.swap(true, Ordering::AcqRel) && {
             let mut dirty = self.dirty();
             dirty.insert(scope.container, log);
             dirty.len() >= self.limits.held.div_ceil(2)
@@ -216,12 +216,19 @@ impl Store {
     /// An id for an exchange that has none (W3C Trace Context, section 3.2.2.3).
     pub fn trace(&self) -> String {
         let number = self.traces.fetch_add(1, Ordering::Relaxed);
-        format!("{:016x}{number:016x}", self.nonce)
+        hex(self.nonce, number)
     }
 
     /// The same for one that was numbered elsewhere.
     pub fn trace_of(&self, number: u64) -> String {
-        format!("{:016x}{number:016x}", !self.nonce)
+        hex(!self.nonce, number)
+    }
+
+    /// Wake who follows a log to which something was added.
+    pub fn show(&self) {
+        for log in self.dirty().values() {
+            log.show();
+        }
     }
 
     /// Bring all entries to disk and wake who follows them.
@@ -457,4 +464,14 @@ impl Store {
         let _ = std::fs::remove_dir(&directory);
         oldest.bytes
     }
+}
+
+/// Two numbers as 32 hexadecimal digits.
+fn hex(high: u64, low: u64) -> String {
+    let number = u128::from(high) << 64 | u128::from(low);
+    let mut digits = String::with_capacity(32);
+    for byte in number.to_be_bytes() {
+        digits.extend(json::hex(byte).map(char::from));
+    }
+    digits
 }

@@ -1,6 +1,5 @@
 //! The service as its readers see it, over a store in a directory of its own.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -70,11 +69,18 @@ impl Rig {
     }
 
     fn write(&self, container: Key, target: &str, status: u16) {
+        let store = self.logs.store();
+        self.drafted(target, status, |draft| {
+            store.append(scope(container), draft)
+        });
+    }
+
+    fn drafted<T>(&self, target: &str, status: u16, then: impl FnOnce(&Draft<'_>) -> T) -> T {
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", "test".parse().expect("a value"));
         headers.insert("cookie", "a=secret".parse().expect("a value"));
         let text = Capture::of(target.as_bytes(), &headers);
-        let url = format!("http://host{}", crate::redact::redact(&text.target(), &[]));
+        let target_told = crate::redact::redact(&text.target(), &[]);
         let trace = self.logs.store().trace();
         let method = if target.contains("post") {
             "POST"
@@ -94,17 +100,16 @@ impl Rig {
             },
             exchange: Some(Exchange {
                 method,
-                url: &url,
-                client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                url: &["http://host", &target_told],
+                client: "127.0.0.1",
                 status: Some(status),
                 index: Some(1),
                 scheme: "http",
                 http: "1.1",
-                duration_ms: Some(1.5),
-                upstream_ms: None,
+                duration: Some(Duration::from_micros(1_500)),
+                upstream: None,
                 bytes_in: 0,
                 bytes_out: 12,
-                content_type: None,
                 refusal: None,
                 fault: None,
                 websocket: false,
@@ -112,7 +117,7 @@ impl Rig {
             }),
             event: None,
         };
-        self.logs.store().append(scope(container), &draft);
+        then(&draft)
     }
 
     /// Requests for `/0`, `/1` …
@@ -1032,6 +1037,8 @@ async fn another_process_takes_over() {
         .store()
         .unnumbered_note(scope(ONE), Level::Warn, event());
     next.logs.store().append_unnumbered(scope(ONE), &entry);
+    let request = rig.drafted("/old-\"3\"", 200, |draft| draft.unnumbered(scope(ONE)));
+    next.logs.store().append_unnumbered(scope(ONE), &request);
     for nonsense in [
         "",
         "}",
@@ -1044,7 +1051,14 @@ async fn another_process_takes_over() {
     }
     next.write(ONE, "/new-2", 200);
     next.logs.store().flush();
-    let expected = ["/old-1", "/old-2", "/new-1", "of the old one", "/new-2"];
+    let expected = [
+        "/old-1",
+        "/old-2",
+        "/new-1",
+        "of the old one",
+        "/old-\"3\"",
+        "/new-2",
+    ];
     let mut ids = Vec::new();
     let mut told = Vec::new();
     let see = |line: &[u8]| {

@@ -1,7 +1,7 @@
 //! What is told of a request when it is over.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use http::{Version, header};
 use pingora::http::ResponseHeader;
@@ -172,14 +172,17 @@ impl Visit {
         let place = self.place();
         // The access log has no headers.
         let text = match place {
-            Some(_) => Capture::of(request.raw_path(), &request.headers),
+            Some(_) => {
+                let kind = head.and_then(|head| head.headers.get(header::CONTENT_TYPE));
+                Capture::of(request.raw_path(), &request.headers).answer(kind)
+            }
             None => Capture::target_alone(request.raw_path()),
         };
         let took = self.started.elapsed();
-        let now = jiff::Timestamp::now();
+        let now = UNIX_EPOCH.elapsed().unwrap_or_default();
         Some(Box::new(Record {
-            started: now.checked_sub(took).unwrap_or(now),
-            client: connection.client.ip().to_canonical(),
+            started: now.saturating_sub(took).as_micros() as i64,
+            client: connection.client_text.clone(),
             host: self.name,
             place: place.map(|(place, door)| (place.clone(), *door)),
             admitted: self.admitted,
@@ -193,7 +196,6 @@ impl Visit {
             text,
             secrets: self.secrets.clone(),
             status: head.map_or(CLIENT_LEFT, |head| head.status.as_u16()),
-            content_type: head.and_then(|head| head.headers.get(header::CONTENT_TYPE).cloned()),
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
             took,
