@@ -3,7 +3,7 @@
 //! In reading order: [`ground`] (names, certificate, processes), [`upstream`], [`rivals`] (who is
 //! compared and what each is told), [`ours`] and [`bare`] (the two that are built here),
 //! [`client`], then one file for each question: [`saturation`], [`paced`], [`handshakes`],
-//! [`bulk`], [`tunnels`], [`resolving`]. [`cost`] reads what a rival used.
+//! [`bulk`], [`tunnels`], [`resolving`], [`gates`]. [`cost`] reads what a rival used.
 //!
 //! The rivals have one core, load generators and upstreams another. Rounds are short and the
 //! rivals take turns in each, so that what else the machine does meets all of them; the medians
@@ -14,6 +14,7 @@ pub mod bare;
 mod bulk;
 mod client;
 pub mod cost;
+mod gates;
 mod ground;
 mod handshakes;
 pub mod ours;
@@ -68,13 +69,14 @@ pub struct Settings {
 }
 
 /// The questions, by the names of their results.
-const QUESTIONS: [&str; 6] = [
+const QUESTIONS: [&str; 7] = [
     "saturation",
     "paced",
     "handshakes",
     "bulk",
     "tunnels",
     "routes",
+    "gates",
 ];
 /// The numbers of routes between which nothing may be lost.
 const FEW: usize = 11;
@@ -146,6 +148,9 @@ pub async fn ask(settings: &Settings) -> anyhow::Result<Value> {
     }
     if settings.asks("routes") {
         result.insert("routes".into(), route(settings, &ground).await?);
+    }
+    if settings.asks("gates") {
+        result.insert("gates".into(), guard(settings, &client, &ground).await?);
     }
     result.insert("load_before".into(), load_before.into());
     result.insert("load_after".into(), load().into());
@@ -365,5 +370,16 @@ async fn route(settings: &Settings, ground: &Ground) -> anyhow::Result<Value> {
         lookup.insert(rival.routes.to_string(), medians);
     }
     result.insert("lookup_of_random_hosts".into(), Value::Object(lookup));
+    Ok(Value::Object(result))
+}
+
+/// Ours with and without gates.
+async fn guard(settings: &Settings, client: &Client, ground: &Ground) -> anyhow::Result<Value> {
+    let (kind, name) = (Kind::Ours, "ours_gates".to_owned());
+    let rival = Rival::start(kind, name, settings.routes, ground, settings.core)?;
+    let mut result = Map::new();
+    for (name, samples) in gates::ask(settings, client, ground, &rival).await? {
+        result.insert(name.into(), samples.medians(&format!("gate {name}")));
+    }
     Ok(Value::Object(result))
 }

@@ -36,6 +36,21 @@ pub fn processor(pid: u32) -> Duration {
     Duration::from_nanos(spent)
 }
 
+/// The time that its threads of this name have spent on a processor.
+pub fn thread(pid: u32, name: &str) -> Duration {
+    let mut spent = 0;
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    for task in tasks.into_iter().flatten().flatten() {
+        let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        if read("comm").trim() == name {
+            let times = read("schedstat");
+            let first = times.split_whitespace().next();
+            spent += first.and_then(|it| it.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    Duration::from_nanos(spent)
+}
+
 /// Its resident memory in bytes.
 pub fn memory(pid: u32) -> u64 {
     family(pid)

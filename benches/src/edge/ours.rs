@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -37,22 +37,27 @@ pub async fn serve(
     Ok(())
 }
 
+/// The place of a route, whose upstream's socket is in this directory.
+pub fn place(directory: PathBuf, route: usize) -> anyhow::Result<Place> {
+    // Written as the feed writes it: what a place may have beside this stays away.
+    Ok(serde_json::from_value(json!({
+        "container": container(route),
+        "project": PROJECT,
+        "name": format!("box-{route}"),
+        "state": "running",
+        "incarnation": 1,
+        "directory": directory,
+        "owners": { "base": rustix::process::getuid().as_raw(), "count": 1 },
+    }))?)
+}
+
 /// Send it this many routes and wait until they are in effect.
 pub fn feed(ground: &Ground, state: &Path, routes: usize) -> anyhow::Result<UnixStream> {
     let feed = state.join("run/feed.sock");
-    let owner = rustix::process::getuid().as_raw();
     let places = (0..routes)
         .map(|route| {
-            // Written as the feed writes it: what a place may have beside this stays away.
-            Ok(serde_json::from_value::<Place>(json!({
-                "container": container(route),
-                "project": PROJECT,
-                "name": format!("box-{route}"),
-                "state": "running",
-                "incarnation": 1,
-                "directory": ground.upstream(if route == LARGE_ROUTE { LARGE } else { SMALL }),
-                "owners": { "base": owner, "count": 1 },
-            }))?)
+            let upstream = if route == LARGE_ROUTE { LARGE } else { SMALL };
+            place(ground.upstream(upstream), route)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let update = Update {

@@ -68,7 +68,7 @@ pub struct Rival {
     pub https: SocketAddr,
     server: Server,
     /// Control's side of the feed, for ours.
-    _control: Option<UnixStream>,
+    pub control: Option<UnixStream>,
 }
 
 impl Rival {
@@ -112,7 +112,7 @@ impl Rival {
             http,
             https,
             server,
-            _control: control,
+            control,
         })
     }
 

@@ -20,6 +20,7 @@ const H2_CONNECTIONS: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     pub per_second: f64,
+    pub requests: u64,
     /// Processor time of the rival per request, in microseconds.
     pub cpu_us: f64,
     /// The share of its core that the rival had.
@@ -38,18 +39,41 @@ struct Said {
     p999_us: f64,
 }
 
-/// One round of `time`.
+/// What a request asks for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub host: String,
+    /// A header beside the usual ones.
+    pub brings: Option<(&'static str, String)>,
+}
+
+/// One round of `time`, on the visited hosts.
 pub async fn round(
     ground: &Ground,
     rival: &Rival,
     protocol: Protocol,
     time: Duration,
 ) -> anyhow::Result<Round> {
+    let visited = visited(rival.routes).into_iter().map(|route| Ask {
+        host: host(route),
+        brings: None,
+    });
+    round_of(ground, rival, protocol, time, &visited.collect::<Vec<_>>()).await
+}
+
+/// One round of `time`, asking for these in turn.
+pub async fn round_of(
+    ground: &Ground,
+    rival: &Rival,
+    protocol: Protocol,
+    time: Duration,
+    asks: &[Ask],
+) -> anyhow::Result<Round> {
     let began = std::time::Instant::now();
     let before = cost::processor(rival.pid());
     let said = match protocol {
-        Protocol::Plain | Protocol::TlsH1 => wrk(ground, rival, protocol, time).await?,
-        Protocol::TlsH2 => h2load(ground, rival, time).await?,
+        Protocol::Plain | Protocol::TlsH1 => wrk(ground, rival, protocol, time, asks).await?,
+        Protocol::TlsH2 => h2load(ground, rival, time, &asks[0].host).await?,
     };
     let spent = cost::processor(rival.pid()) - before;
     let taken = began.elapsed();
@@ -61,6 +85,7 @@ pub async fn round(
         said.requests
     );
     Ok(Round {
+        requests: said.requests,
         per_second: said.requests as f64 / time.as_secs_f64(),
         cpu_us: spent.as_secs_f64() * 1e6 / said.requests as f64,
         core: spent.as_secs_f64() / taken.as_secs_f64(),
@@ -70,7 +95,8 @@ pub async fn round(
     })
 }
 
-/// Every request names the next of the visited hosts.
+/// Every request is the next of those that a file lists, a line each: a host, and after it a
+/// header that is sent along.
 const SCRIPT: &str = r#"
 local requests, at = {}, 0
 -- Whether names below localhost are resolved depends on the machine.
@@ -78,8 +104,11 @@ function wrk.resolve(host, service)
   wrk.addrs = wrk.lookup("127.0.0.1", service)
 end
 function init(args)
-  for host in io.lines(args[1]) do
-    requests[#requests + 1] = wrk.format("GET", "/small", { Host = host, ["User-Agent"] = "wrk" })
+  for line in io.lines(args[1]) do
+    local host, name, value = line:match("^(%S+) ?(%S*) ?(.*)$")
+    local headers = { Host = host, ["User-Agent"] = "wrk" }
+    if name ~= "" then headers[name] = value end
+    requests[#requests + 1] = wrk.format("GET", "/small", headers)
   end
 end
 function request()
@@ -99,11 +128,15 @@ async fn wrk(
     rival: &Rival,
     protocol: Protocol,
     time: Duration,
+    asks: &[Ask],
 ) -> anyhow::Result<Said> {
     let (script, hosts) = (ground.path("wrk.lua"), ground.path("hosts"));
     std::fs::write(&script, SCRIPT)?;
-    let names: Vec<String> = visited(rival.routes).into_iter().map(host).collect();
-    std::fs::write(&hosts, names.join("\n") + "\n")?;
+    let lines = asks.iter().map(|ask| match &ask.brings {
+        Some((name, value)) => format!("{} {name} {value}\n", ask.host),
+        None => format!("{}\n", ask.host),
+    });
+    std::fs::write(&hosts, lines.collect::<String>())?;
     let scheme = match protocol {
         Protocol::Plain => "http",
         _ => "https",
@@ -111,7 +144,7 @@ async fn wrk(
     // The name in the URL is what TLS asks for.
     let url = format!(
         "{scheme}://{}:{}/",
-        names[0],
+        asks[0].host,
         protocol.address(rival).port()
     );
     let output = Command::new("wrk")
@@ -135,10 +168,14 @@ async fn wrk(
 }
 
 /// All requests name one host: h2load knows one authority.
-async fn h2load(ground: &Ground, rival: &Rival, time: Duration) -> anyhow::Result<Said> {
+async fn h2load(
+    ground: &Ground,
+    rival: &Rival,
+    time: Duration,
+    name: &str,
+) -> anyhow::Result<Said> {
     let log = ground.path("h2load.log");
     let _ = std::fs::remove_file(&log); // of the round before
-    let name = host(visited(rival.routes)[0]);
     let output = Command::new("h2load")
         .args(["--threads", "1", "--clients", &H2_CONNECTIONS.to_string()])
         .args([
