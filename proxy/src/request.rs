@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
+use memchr::memchr2_iter;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
@@ -28,12 +29,11 @@ pub fn connection(session: &Session) -> Option<Arc<Connection>> {
 /// and 11.2), judged by the bytes that arrived.
 pub fn check_wire(session: &Session) -> Result<(), &'static str> {
     let raw = session.to_h1_raw();
-    let mut before = 0;
-    for &byte in raw.iter() {
-        if (byte == b'\n') != (before == b'\r') {
+    let mut ends = memchr2_iter(b'\r', b'\n', &raw);
+    while let Some(end) = ends.next() {
+        if !raw[end..].starts_with(b"\r\n") || ends.next() != Some(end + 1) {
             return Err("a line does not end in CR and LF");
         }
-        before = byte;
     }
     let request = session.req_header();
     // Equal ones might be read as one, but nobody sends them by accident.
