@@ -20,10 +20,8 @@ use crate::Shared;
 /// The counters of one proxy.
 pub struct Metrics {
     registry: Registry,
-    /// Finished requests by what was asked for and the class of the status.
-    pub requests: IntCounterVec,
-    /// Seconds from a request's headers to its end, by what was asked for; WebSockets apart.
-    pub durations: HistogramVec,
+    /// Finished requests by what became of them.
+    finished: [Finished; Went::ALL.len()],
     /// Seconds from a request's headers to the upstream's.
     pub upstream: Histogram,
     pub bytes_in: IntCounter,
@@ -56,6 +54,47 @@ pub struct Metrics {
     pub domain_lookups: IntCounterVec,
     /// Seconds left of the certificate of a class that ends first.
     certificates: IntGaugeVec,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Went {
+    Api,
+    Kit,
+    Port,
+    Refused,
+}
+
+impl Went {
+    const ALL: [Went; 4] = [Went::Api, Went::Kit, Went::Port, Went::Refused];
+
+    /// A stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Went::Api => "api",
+            Went::Kit => "kit",
+            Went::Port => "port",
+            Went::Refused => "refused",
+        }
+    }
+}
+
+/// The finished requests of one kind. All that is counted for every request is found once: to look
+/// it up by its labels each time costs more than to count.
+pub struct Finished {
+    /// By the class of the status.
+    classes: [IntCounter; CLASSES.len()],
+    /// From a request's headers to its end; WebSockets apart.
+    pub seconds: Histogram,
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Finished {
+    pub fn count(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, CLASSES.len());
+        self.classes[class - 1].inc();
+    }
 }
 
 /// Upper bounds in seconds, from a local hit to a long poll.
@@ -118,10 +157,13 @@ impl Metrics {
         registry
             .register(Box::new(certificates.clone()))
             .expect("the name is new");
+        let requests = counters("requests_total", "Finished requests.", &["kind", "status"]);
         Metrics {
             certificates,
-            requests: counters("requests_total", "Finished requests.", &["kind", "status"]),
-            durations,
+            finished: Went::ALL.map(|went| Finished {
+                classes: CLASSES.map(|class| requests.with_label_values(&[went.name(), class])),
+                seconds: durations.with_label_values(&[went.name()]),
+            }),
             upstream,
             bytes_in: counter("request_bytes_total", "Bytes of request bodies."),
             bytes_out: counter("response_bytes_total", "Bytes of response bodies."),
@@ -177,6 +219,10 @@ impl Metrics {
             wrong_credentials: counter("wrong_credentials_total", "Credentials that were wrong."),
             registry,
         }
+    }
+
+    pub fn finished(&self, went: Went) -> &Finished {
+        &self.finished[went as usize]
     }
 
     /// Show what another part counts, too.

@@ -96,6 +96,10 @@ mod edge {
     pub fn is_ours(name: &HeaderName) -> bool {
         let dashed;
         let mut name = name.as_str();
+        // What none of these begins with needs no closer look.
+        if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'c' | b't')) {
+            return false;
+        }
         // Gateways to programs read an underscore as a hyphen.
         if name.contains('_') {
             dashed = name.replace('_', "-");

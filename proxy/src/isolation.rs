@@ -41,12 +41,18 @@ static CSP_REPORT_ONLY: HeaderName = header::CONTENT_SECURITY_POLICY_REPORT_ONLY
 
 /// Take out of a response what reaches further than its own host.
 pub fn confine(response: &mut ResponseHeader) -> pingora::Result<()> {
-    for name in FOREIGN.iter() {
-        if response.headers.contains_key(name) {
+    // Most answers have nothing of this: one look at each name finds that out.
+    let (mut foreign, mut cookies) = (false, false);
+    for name in response.headers.keys() {
+        foreign |= FOREIGN.contains(name);
+        cookies |= name == SET_COOKIE;
+    }
+    if foreign {
+        for name in FOREIGN.iter() {
             response.remove_header(name);
         }
     }
-    if let Some(cookies) = cookies::confined(&response.headers) {
+    if cookies && let Some(cookies) = cookies::confined(&response.headers) {
         replace(response, &SET_COOKIE, cookies)?;
     }
     Ok(())

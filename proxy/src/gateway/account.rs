@@ -11,6 +11,7 @@ use proxy_logs::Capture;
 
 use super::{CLIENT_LEFT, Gateway, Visit, reason};
 use crate::Shared;
+use crate::admin::Went;
 use crate::boundary::Boundaries;
 use crate::limits::RequestPermit;
 use crate::lines::{Carried, End, Line};
@@ -24,7 +25,7 @@ use crate::trace::Trace;
 pub struct Account {
     record: Option<Box<Record>>,
     started: Instant,
-    kind: &'static str,
+    went: Went,
     status: u16,
     refusal: Option<&'static str>,
     bytes_in: u64,
@@ -51,18 +52,18 @@ impl Gateway {
         let status = session
             .response_written()
             .map_or(CLIENT_LEFT, |head| head.status.as_u16());
-        let kind = match &visit.destination {
-            Some(Destination::Control { .. }) if visit.admitted => "api",
+        let went = match &visit.destination {
+            Some(Destination::Control { .. }) if visit.admitted => Went::Api,
             Some(Destination::Kit { door, .. }) if visit.admitted => match door.port {
-                Some(_) => "port",
-                None => "kit",
+                Some(_) => Went::Port,
+                None => Went::Kit,
             },
-            _ => "refused",
+            _ => Went::Refused,
         };
         Account {
             record: visit.record(session, None, error),
             started: visit.started,
-            kind,
+            went,
             status,
             refusal: visit.refusal,
             bytes_in: session.body_bytes_read() as u64,
@@ -118,27 +119,15 @@ impl Account {
             self.refusal = Some(refusal(end).code());
         }
         let taken = self.started.elapsed();
-        let class = match self.status {
-            100..200 => "1xx",
-            200..300 => "2xx",
-            300..400 => "3xx",
-            400..500 => "4xx",
-            _ => "5xx",
-        };
-        metrics
-            .requests
-            .with_label_values(&[self.kind, class])
-            .inc();
+        let finished = metrics.finished(self.went);
+        finished.count(self.status);
         if let Some(trace) = &self.trace {
-            trace.end(self.kind, self.status, self.refusal);
+            trace.end(self.went.name(), self.status, self.refusal);
         }
         if self.tunnel {
             metrics.tunnels.dec();
         } else {
-            metrics
-                .durations
-                .with_label_values(&[self.kind])
-                .observe(taken.as_secs_f64());
+            finished.seconds.observe(taken.as_secs_f64());
         }
         metrics.bytes_in.inc_by(self.bytes_in);
         metrics.bytes_out.inc_by(self.bytes_out);
