@@ -434,7 +434,7 @@ impl Acme {
         let replaces = held.pair.as_ref();
         if record.class == Class::Custom
             && !is_new
-            && let Err(why) = self.still_entitled(&record.names[0]).await
+            && let Err(why) = self.still_entitled(&record.names[0], None).await
         {
             tracing::info!("{} is not renewed: {why}", record.names[0]);
             if replaces.is_none_or(|pair| now > seconds(pair.ends) + KEPT_ENDED) {

@@ -39,7 +39,7 @@ impl Entitled for Everybody {
         true
     }
 
-    async fn entitled(&self, _: &str) -> Result<(), String> {
+    async fn entitled(&self, _: &str, _: Option<std::net::IpAddr>) -> Result<(), String> {
         Ok(())
     }
 }

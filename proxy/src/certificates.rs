@@ -2,6 +2,7 @@
 //! directory that looks whether a name is ours, and certificates that are not there yet.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::time::timeout;
 
 use crate::domains::Domains;
 
@@ -41,7 +43,7 @@ impl Certificates {
     }
 
     /// Seconds after which it is worth another try, where a certificate for a domain of somebody
-    /// else is being ordered or could not be had.
+    /// else is being ordered or could not be had. The host was found to lead here.
     pub(crate) fn coming(&self, host: &str) -> Option<u32> {
         let wait = match self.acme.as_ref()?.want(host) {
             Wanted::Ready | Wanted::Refused(None) => return None,
@@ -51,14 +53,18 @@ impl Certificates {
         Some(wait.min(COME_AGAIN).as_secs() as u32)
     }
 
-    /// Wait until a certificate that can be ordered has come, or will not.
-    pub(crate) async fn arrived(&self, host: &str) -> bool {
+    /// Wait until a certificate that can be ordered has come, or will not. `client` pays for the
+    /// question whether the host leads here.
+    pub(crate) async fn arrived(&self, host: &str, client: IpAddr) -> bool {
         let Some(acme) = &self.acme else { return false };
-        match acme.want(host) {
-            Wanted::Ready => true,
-            Wanted::Coming(flight) => flight.landed(ORDER).await,
-            Wanted::Refused(_) => false,
-        }
+        let arrived = async {
+            match acme.wish(host, client).await {
+                Wanted::Ready => true,
+                Wanted::Coming(flight) => flight.landed(ORDER).await,
+                Wanted::Refused(_) => false,
+            }
+        };
+        timeout(ORDER, arrived).await.unwrap_or(false)
     }
 
     /// The settings to shake hands with where a directory looks whether a name is ours: it asks
@@ -88,8 +94,8 @@ impl Entitled for Domains {
         Name::parse(name).is_ok_and(|name| self.may_lead(&name))
     }
 
-    async fn entitled(&self, name: &str) -> Result<(), String> {
-        let led = Domains::entitled(self, name, None).await;
+    async fn entitled(&self, name: &str, client: Option<IpAddr>) -> Result<(), String> {
+        let led = Domains::entitled(self, name, client).await;
         led.map(drop).map_err(|why| why.to_string())
     }
 }

@@ -781,7 +781,7 @@ async fn serve(
             let connection = known(None, h2);
             (Stream::plain(socket, taken, connection.clone()), connection)
         }
-        Scheme::Https => match worker.tls.accept(socket).await {
+        Scheme::Https => match worker.tls.accept(socket, client.ip()).await {
             Ok((stream, secured)) => {
                 let h2 = secured.h2;
                 let connection = known(Some(secured), h2);

@@ -1,6 +1,7 @@
 //! The handshake: HTTP/2 or HTTP/1.1 by ALPN, with the certificate that the resolver has for the
 //! name.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -95,8 +96,9 @@ impl Tls {
     pub async fn accept(
         &self,
         socket: Socket,
+        client: IpAddr,
     ) -> Result<(Box<TlsStream<Socket>>, Secured), NoHandshake> {
-        match timeout(self.handshake, Box::pin(self.shake(socket))).await {
+        match timeout(self.handshake, Box::pin(self.shake(socket, client))).await {
             Ok(done) => done,
             Err(_) => Err(NoHandshake::Slow),
         }
@@ -105,6 +107,7 @@ impl Tls {
     async fn shake(
         &self,
         mut socket: Socket,
+        client: IpAddr,
     ) -> Result<(Box<TlsStream<Socket>>, Secured), NoHandshake> {
         // A record of TLS begins with a small number (RFC 8446, section 5.1), a method with a letter.
         let first = socket.fill_buf().await.map_err(|_| NoHandshake::Failed)?;
@@ -126,7 +129,7 @@ impl Tls {
             Some(certificate) => certificate,
             None => {
                 let name = sni.as_deref().ok_or(NoHandshake::UnknownName)?;
-                if !self.certificates.arrived(name).await {
+                if !self.certificates.arrived(name, client).await {
                     return Err(NoHandshake::UnknownName);
                 }
                 let hello = start.client_hello();

@@ -1,11 +1,13 @@
 //! Certificates for domains of others, ordered when somebody first asks for them.
 //!
-//! Whoever walks through random names costs one question to [`Entitled`] each: nothing is ordered
-//! for a name that no alias has, and it is not asked about again for a while.
+//! Whoever walks through random names costs one question to [`Entitled`] each, which is told who
+//! makes it ask: nothing is ordered for a name that no alias has, and while it is not known
+//! whether one has, the name takes no place of those that are on their way.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +20,7 @@ use crate::clock::seconds;
 use crate::names::canonical;
 use crate::{Class, Error};
 
-/// Names that are on their way at once; the next has to come again.
+/// Names that are on their way at once, and so questions about them; the next has to come again.
 const FLYING: usize = 256;
 /// Orders that are made at once.
 const ORDERS: usize = 4;
@@ -43,8 +45,9 @@ pub trait Entitled: Send + Sync {
     fn may_be(&self, name: &str) -> bool;
 
     /// Whether the name leads to an alias here that is in force; otherwise why it is taken not
-    /// to. Bounds what strangers can make it ask.
-    async fn entitled(&self, name: &str) -> Result<(), String>;
+    /// to. `client` is who makes it ask, if somebody does: what one client can make it ask is
+    /// bounded, and what all of them can.
+    async fn entitled(&self, name: &str, client: Option<IpAddr>) -> Result<(), String>;
 }
 
 /// What became of a wish.
@@ -104,29 +107,28 @@ impl Acme {
         let _ = self.entitled.set(entitled);
     }
 
-    /// Wish for a certificate for `name`: one order however many wish for it. Never waits.
+    /// Wish for a certificate for a name that a stranger asks for: whether it leads here is found
+    /// out first, at the expense of `client`.
+    pub async fn wish(&self, name: &str, client: IpAddr) -> Wanted {
+        let name = canonical(name);
+        if let Err(settled) = self.settled(&name) {
+            return settled;
+        }
+        match self.still_entitled(&name, Some(client)).await {
+            Ok(()) => self.want(&name),
+            // Not remembered for others: this client alone may have asked for too much.
+            Err(_) => Wanted::Refused(None),
+        }
+    }
+
+    /// Wish for a certificate for `name`, which was found to lead here: one order however many
+    /// wish for it. Never waits.
     pub fn want(&self, name: &str) -> Wanted {
         let name = canonical(name);
-        if !is_name(&name) || self.is_own(&name) {
-            return Wanted::Refused(None);
-        }
-        let may_be = self.entitled.get().is_some_and(|it| it.may_be(&name));
-        if !may_be {
-            return Wanted::Refused(None);
-        }
-        let now = seconds(self.clock.now());
-        if self.has(&name, now) {
-            return Wanted::Ready;
-        }
-        let mut state = self.demand.lock();
-        if let Some(flight) = state.flying.get(&*name) {
-            return Wanted::Coming(Flight(flight.subscribe()));
-        }
-        if let Some(until) = state.refused.get(&*name).copied()
-            && now < until
-        {
-            return Wanted::Refused(Some(Duration::from_secs(until - now)));
-        }
+        let mut state = match self.settled(&name) {
+            Ok(state) => state,
+            Err(settled) => return settled,
+        };
         if state.flying.len() >= FLYING {
             return Wanted::Refused(Some(COME_AGAIN));
         }
@@ -143,6 +145,31 @@ impl Acme {
         Wanted::Coming(Flight(flight))
     }
 
+    /// What is known without a question; otherwise the desk, to put a wish on.
+    fn settled(&self, name: &str) -> Result<MutexGuard<'_, State>, Wanted> {
+        if !is_name(name) || self.is_own(name) {
+            return Err(Wanted::Refused(None));
+        }
+        let may_be = self.entitled.get().is_some_and(|it| it.may_be(name));
+        if !may_be {
+            return Err(Wanted::Refused(None));
+        }
+        let now = seconds(self.clock.now());
+        if self.has(name, now) {
+            return Err(Wanted::Ready);
+        }
+        let mut state = self.demand.lock();
+        if let Some(flight) = state.flying.get(name) {
+            return Err(Wanted::Coming(Flight(flight.subscribe())));
+        }
+        if let Some(until) = state.refused.get(name).copied()
+            && now < until
+        {
+            return Err(Wanted::Refused(Some(Duration::from_secs(until - now))));
+        }
+        Ok(state)
+    }
+
     /// Names of the node itself and below never come this way: they have their own certificates.
     fn is_own(&self, name: &str) -> bool {
         let own = &*self.settings.own;
@@ -156,14 +183,18 @@ impl Acme {
         pair.is_some_and(|pair| seconds(pair.ends) > now)
     }
 
-    pub(super) async fn still_entitled(&self, name: &str) -> Result<(), String> {
+    pub(super) async fn still_entitled(
+        &self,
+        name: &str,
+        client: Option<IpAddr>,
+    ) -> Result<(), String> {
         let Some(entitled) = self.entitled.get() else {
             return Err("nothing here says whose domains are served".to_owned());
         };
         if !entitled.may_be(name) {
             return Err("it leads to nothing here".to_owned());
         }
-        match tokio::time::timeout(QUESTION, entitled.entitled(name)).await {
+        match tokio::time::timeout(QUESTION, entitled.entitled(name, client)).await {
             Ok(answer) => answer,
             Err(_) => Err("it took too long to find out whether it leads here".to_owned()),
         }
@@ -187,10 +218,11 @@ impl Acme {
         Ok(())
     }
 
-    /// Fulfil one wish, or say until when it is refused.
-    async fn fly(&self, name: &str) -> Result<(), u64> {
+    /// Fulfil one wish, or say until when it is refused. `orders` has room for an order, and is
+    /// held by nothing else.
+    async fn fly(&self, name: &str, orders: &Semaphore) -> Result<(), u64> {
         let now = || seconds(self.clock.now());
-        if let Err(why) = self.still_entitled(name).await {
+        if let Err(why) = self.still_entitled(name, None).await {
             tracing::info!("no certificate is ordered for {name}: {why}");
             return Err(now() + NOT_ENTITLED);
         }
@@ -199,7 +231,13 @@ impl Acme {
         let record = Record::new(names, Class::Custom);
         let deadline = tokio::time::Instant::now() + OTHERS;
         loop {
-            match Box::pin(self.attempt(&slug, &record, true)).await {
+            let done = {
+                let Ok(_permit) = orders.acquire().await else {
+                    return Err(now() + FAILED);
+                };
+                Box::pin(self.attempt(&slug, &record, true)).await
+            };
+            match done {
                 Ok(()) if self.has(name, now()) => return Ok(()),
                 // It was tried a while ago, and its next time has not come.
                 Ok(()) => return Err(self.next_try(&slug).unwrap_or(now() + FAILED)),
@@ -225,7 +263,7 @@ impl Acme {
 }
 
 impl Desk {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -258,11 +296,8 @@ async fn work(acme: Weak<Acme>, mut wished: mpsc::Receiver<String>) {
     while let Some(name) = wished.recv().await {
         let (acme, orders) = (acme.clone(), orders.clone());
         tokio::spawn(async move {
-            let Ok(_permit) = orders.acquire().await else {
-                return;
-            };
             let Some(acme) = acme.upgrade() else { return };
-            let done = Box::pin(acme.fly(&name)).await;
+            let done = Box::pin(acme.fly(&name, &orders)).await;
             acme.demand.land(&name, done);
         });
     }

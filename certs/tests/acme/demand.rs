@@ -1,6 +1,7 @@
 //! Domains of others.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +20,10 @@ use crate::wire::problem;
 
 /// Longer than pebble takes, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// A client that is not allowed to make anybody ask.
+const GREEDY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 66));
 
 /// Names that are served here, and how often it was asked.
 #[derive(Default)]
@@ -42,8 +47,14 @@ impl Entitled for Aliases {
         true
     }
 
-    async fn entitled(&self, name: &str) -> Result<(), String> {
+    async fn entitled(&self, name: &str, client: Option<IpAddr>) -> Result<(), String> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        if client == Some(GREEDY) {
+            return Err("it asks for too much".to_owned());
+        }
+        if name.ends_with(".silent.example") {
+            std::future::pending::<()>().await; // its name servers do not answer
+        }
         match self.names.lock().unwrap().contains(name) {
             true => Ok(()),
             false => Err("no alias has this name".to_owned()),
@@ -216,6 +227,47 @@ async fn whoever_walks_through_names_makes_no_order() {
     assert_eq!(rig.wire.requests(), 0, "the directory heard nothing of it");
     landed(node.want("shop.example.com")).await;
     rig.takes(&node, "shop.example.com").await.unwrap();
+}
+
+#[tokio::test]
+async fn names_that_nobody_answers_for_hold_up_no_order() {
+    let (rig, node) = rig(true).await;
+    let aliases = Aliases::of(&["shop.example.com"]);
+    node.plug(aliases.clone());
+    node.start().unwrap();
+    // More handshakes than names can be on their way.
+    let mut strangers = tokio::task::JoinSet::new();
+    for number in 0..300 {
+        let node = node.clone();
+        strangers.spawn(async move {
+            node.wish(&format!("a{number}.silent.example"), SOMEBODY)
+                .await
+        });
+    }
+    // And more flights than orders are made at once: one after the other, their questions would
+    // take longer than anybody waits here.
+    for number in 0..200 {
+        let wanted = node.want(&format!("b{number}.silent.example"));
+        assert!(matches!(wanted, Wanted::Coming(_)), "{wanted:?}");
+    }
+    while aliases.asked.load(Ordering::SeqCst) < 500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    landed(node.wish("shop.example.com", SOMEBODY).await).await;
+    rig.takes(&node, "shop.example.com").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_too_much_spoils_nothing_for_others() {
+    let (_rig, node) = rig(true).await;
+    node.plug(Aliases::of(&["shop.example.com"]));
+    node.start().unwrap();
+    let refused = node.wish("shop.example.com", GREEDY).await;
+    assert!(matches!(refused, Wanted::Refused(_)), "{refused:?}");
+    landed(node.wish("shop.example.com", SOMEBODY).await).await;
+    assert!(node.resolver().find("shop.example.com").is_some());
+    let ready = node.wish("shop.example.com", GREEDY).await;
+    assert!(matches!(ready, Wanted::Ready), "it costs no question");
 }
 
 #[tokio::test]
