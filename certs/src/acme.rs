@@ -404,6 +404,10 @@ impl Acme {
     /// Try once to have a new certificate, unless somebody else does or has. What came of it is
     /// written down. `is_new` is an order for somebody who is new here, which has a budget.
     async fn attempt(&self, slug: &str, record: &Record, is_new: bool) -> Result<(), Failure> {
+        // Before anything is written down for a name: strangers make up as many as they like.
+        if is_new && self.shelf.pending(slug)?.is_none() {
+            self.affords(&record.names[0])?;
+        }
         let Some(mut lease) = self.lease(slug)? else {
             return Err(Failure::Busy);
         };
@@ -529,10 +533,21 @@ impl Acme {
         unreachable!("the last round returns")
     }
 
+    /// Whether there is an order in the budget, which is left as it is.
+    fn affords(&self, name: &str) -> Result<(), Failure> {
+        let (limits, now) = (self.settings.limits, seconds(self.clock.now()));
+        let mut budget = self.shelf.budget()?;
+        let spent = budget.spend(name, limits.orders_per_hour, limits.orders_per_domain, now);
+        spent.map_err(|seconds| Failure::Budget {
+            domain: plan::registered_domain(name).to_owned(),
+            seconds,
+        })
+    }
+
     /// One order from the budget for domains of others.
     fn spend(&self, name: &str, now: u64) -> Result<(), Failure> {
         let limits = self.settings.limits;
-        let spent = self.shelf.change("budget.json", |budget: &mut Budget| {
+        let spent = self.shelf.change(shelf::BUDGET, |budget: &mut Budget| {
             budget.spend(name, limits.orders_per_hour, limits.orders_per_domain, now)
         })?;
         spent.map_err(|seconds| Failure::Budget {

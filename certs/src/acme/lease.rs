@@ -2,11 +2,12 @@
 //!
 //! The lock of a file says that its process lives; what is written in the file says the same to
 //! machines whose file system does not share locks, until a term ends. Each taking gets a number
-//! higher than the last: what a holder that was taken for dead still writes can be told by it.
+//! of its own: what a holder that was taken for dead still writes can be told by it. The file goes
+//! with its lease, so that there are never more than things that are worked on.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,6 +21,8 @@ use crate::{Clock, Error, store};
 /// For how long a holder that says nothing is taken to be alive: longer than any one step of an
 /// order, each of which extends it.
 pub const TERM: Duration = Duration::from_secs(180);
+/// How often to take a file that somebody else takes away at the same moment.
+const TAKES: usize = 4;
 /// What a lease is written in.
 const BYTES: usize = 4 << 10;
 
@@ -49,12 +52,22 @@ impl Lease {
         };
         let mut open = OpenOptions::new();
         open.read(true).write(true).create(true).truncate(false);
-        let file = open.mode(store::PRIVATE).open(path).map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(errno) => return Err(failed(errno.into())),
+        open.mode(store::PRIVATE);
+        let mut taken = None;
+        for _ in 0..TAKES {
+            let file = open.open(path).map_err(failed)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(failed(errno.into())),
+            }
+            // Whoever had it took the file away before the lock was free.
+            if is_at(&file, path).map_err(failed)? {
+                taken = Some(file);
+                break;
+            }
         }
+        let Some(file) = taken else { return Ok(None) };
         // What cannot be read was being written when its machine went down.
         let held = read(&file).map_err(failed)?;
         let now = clock.now();
@@ -70,7 +83,7 @@ impl Lease {
             clock: clock.clone(),
             text: Text {
                 owner: owner.to_owned(),
-                fence: held.map_or(0, |held| held.fence) + 1,
+                fence: rand::random(),
                 until: until(now),
             },
         };
@@ -95,18 +108,23 @@ impl Lease {
             path: self.path.clone(),
             source,
         };
-        let file = File::open(&self.path).map_err(failed)?;
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(failed)?,
+        };
         let held = read(&file).map_err(failed)?;
         Ok(held.is_some_and(|held| held.owner == self.text.owner && held.fence == self.text.fence))
     }
 
     /// Let others have it.
     pub fn release(self) -> Result<(), Error> {
-        if self.is_held()? {
-            self.write(&Text {
-                until: 0,
-                ..self.text.clone()
-            })?;
+        // Under its lock: whoever opened the file before finds that it is there no more.
+        if self.is_held()?
+            && let Err(source) = std::fs::remove_file(&self.path)
+            && source.kind() != io::ErrorKind::NotFound
+        {
+            let path = self.path.clone();
+            return Err(Error::Write { path, source });
         }
         Ok(())
     }
@@ -127,6 +145,16 @@ impl Lease {
 
 fn until(now: SystemTime) -> u64 {
     seconds(now + TERM)
+}
+
+/// Whether this is the file at that path.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(there) => Ok((open.dev(), open.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn read(file: &File) -> io::Result<Option<Text>> {
@@ -164,6 +192,7 @@ mod tests {
         assert!(take("a").is_none(), "nor another process of the machine");
         assert!(take("b").is_none());
         first.release().unwrap();
+        assert!(!path.exists(), "nothing is left of it");
         let second = take("b").expect("it was released");
         drop(second); // as with its process
         assert!(take("b").is_some(), "its machine knows that it is dead");
@@ -192,6 +221,31 @@ mod tests {
             second.is_held().unwrap(),
             "the first takes nothing from the second"
         );
+    }
+
+    #[test]
+    fn one_at_a_time_holds_it_however_many_take_and_release_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lease");
+        let (_, clock) = clock();
+        let (holders, taken) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        if let Some(lease) = Lease::take(&path, "a", &clock).unwrap() {
+                            assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                            assert!(lease.is_held().unwrap());
+                            holders.fetch_sub(1, Ordering::SeqCst);
+                            lease.release().unwrap();
+                            taken.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(taken.into_inner() > 0);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -25,12 +25,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::plan::Window;
+use super::plan::{Budget, Window};
 use crate::store::{self, Lock};
 use crate::{Class, Error};
 
 /// The longest name that a certificate is kept under; file names have 255 bytes.
 pub const NAME_BYTES: usize = 240;
+/// What is spent for domains of others.
+pub const BUDGET: &str = "budget.json";
 /// Answers to challenges that are older were left by a process that died.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
@@ -239,6 +241,10 @@ impl Shelf {
 
     fn order(&self, slug: &str) -> PathBuf {
         self.root.join("orders").join(format!("{slug}.json"))
+    }
+
+    pub fn budget(&self) -> Result<Budget, Error> {
+        Ok(self.get(&self.root.join(BUDGET))?.unwrap_or_default())
     }
 
     /// Change one JSON file under the lock of the shelf.

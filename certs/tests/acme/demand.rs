@@ -297,6 +297,12 @@ async fn orders_are_bounded_by_the_hour_and_by_registered_domain() {
     ] {
         landed(node.want(name)).await;
         assert_eq!(node.resolver().find(name).is_some(), has, "{name}");
+        let root = std::fs::read_dir(rig.store.path()).unwrap().next().unwrap();
+        for kept in ["leases", "orders"] {
+            let left = root.as_ref().unwrap().path().join(kept);
+            let left = std::fs::read_dir(left).unwrap().count();
+            assert_eq!(left, 0, "{kept} after {name}");
+        }
     }
     rig.clock.advance(Duration::from_secs(3600));
     landed(node.want("three.com")).await;
