@@ -46,6 +46,8 @@ const LOOK_SOON: Duration = Duration::from_secs(5);
 /// Renewals of other people's domains, and questions about renewal windows, in one look: the rest
 /// waits for the next.
 const AT_A_LOOK: usize = 16;
+/// When one is renewed that somebody wants at once.
+const HASTENED: u64 = 0;
 /// How long one that has ended is kept for domains that are no longer pointed here.
 const KEPT_ENDED: u64 = 7 * 24 * 3600;
 
@@ -393,10 +395,11 @@ impl Acme {
         let (own, others): (Vec<_>, Vec<_>) = due
             .map(|(slug, held)| (slug.clone(), held.clone()))
             .partition(|(slug, _)| self.target(slug).is_some());
-        // Others have none because somebody asked and it failed: they ask again themselves.
+        // Others have none because somebody asked and it failed: they ask again themselves, if
+        // the operator does not.
         let others = others
             .into_iter()
-            .filter(|(_, held)| held.pair.is_some())
+            .filter(|(_, held)| held.pair.is_some() || held.record.renews == Some(HASTENED))
             .take(AT_A_LOOK);
         own.into_iter().chain(others).collect()
     }
@@ -492,6 +495,9 @@ impl Acme {
                     record.names.join(", ")
                 );
                 record.error = Some(why);
+                if replaces.is_none() {
+                    record.renews = None; // it was tried once, as somebody wished
+                }
                 self.shelf.put_record(slug, &record)?;
                 Err(failure)
             }
@@ -638,7 +644,7 @@ impl Acme {
         let (slug, held) = self.find(name)?;
         let mut record = held.record;
         record.next_try = None;
-        record.renews = Some(0);
+        record.renews = Some(HASTENED);
         Ok(self.shelf.put_record(&slug, &record)?)
     }
 

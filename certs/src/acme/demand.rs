@@ -87,8 +87,24 @@ pub(super) struct Desk {
 
 struct State {
     flying: HashMap<String, watch::Sender<bool>>,
-    /// Until when.
-    refused: LruCache<String, u64>,
+    refused: LruCache<String, Refusal>,
+}
+
+/// Why and until when nothing is tried.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    until: u64,
+    /// The record has the next try of an order that failed, and may be changed.
+    is_recorded: bool,
+}
+
+impl Refusal {
+    fn new(until: u64) -> Refusal {
+        Refusal {
+            until,
+            is_recorded: false,
+        }
+    }
 }
 
 impl Default for State {
@@ -162,10 +178,12 @@ impl Acme {
         if let Some(flight) = state.flying.get(name) {
             return Err(Wanted::Coming(Flight(flight.subscribe())));
         }
-        if let Some(until) = state.refused.get(name).copied()
-            && now < until
+        if let Some(refusal) = state.refused.get(name).copied()
+            && now < refusal.until
+            && !(refusal.is_recorded && self.next_try(name).is_none_or(|next| next <= now))
         {
-            return Err(Wanted::Refused(Some(Duration::from_secs(until - now))));
+            let wait = Duration::from_secs(refusal.until - now);
+            return Err(Wanted::Refused(Some(wait)));
         }
         Ok(state)
     }
@@ -220,11 +238,11 @@ impl Acme {
 
     /// Fulfil one wish, or say until when it is refused. `orders` has room for an order, and is
     /// held by nothing else.
-    async fn fly(&self, name: &str, orders: &Semaphore) -> Result<(), u64> {
+    async fn fly(&self, name: &str, orders: &Semaphore) -> Result<(), Refusal> {
         let now = || seconds(self.clock.now());
         if let Err(why) = self.still_entitled(name, None).await {
             tracing::info!("no certificate is ordered for {name}: {why}");
-            return Err(now() + NOT_ENTITLED);
+            return Err(Refusal::new(now() + NOT_ENTITLED));
         }
         let names = vec![name.to_owned()];
         let slug = Shelf::slug(&names);
@@ -233,26 +251,37 @@ impl Acme {
         loop {
             let done = {
                 let Ok(_permit) = orders.acquire().await else {
-                    return Err(now() + FAILED);
+                    return Err(Refusal::new(now() + FAILED));
                 };
                 Box::pin(self.attempt(&slug, &record, true)).await
             };
             match done {
                 Ok(()) if self.has(name, now()) => return Ok(()),
                 // It was tried a while ago, and its next time has not come.
-                Ok(()) => return Err(self.next_try(&slug).unwrap_or(now() + FAILED)),
+                Ok(()) => return Err(self.refusal(&slug)),
                 Err(Failure::Busy) if tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(LOOK).await;
                 }
                 Err(Failure::Budget { seconds, domain }) => {
                     tracing::warn!("orders for {domain} are used up for {seconds} s");
-                    return Err(now() + seconds);
+                    return Err(Refusal::new(now() + seconds));
                 }
                 Err(failure) => {
                     tracing::warn!(error = crate::chain(&failure), "no certificate for {name}");
-                    return Err(self.next_try(&slug).unwrap_or(now() + FAILED));
+                    return Err(self.refusal(&slug));
                 }
             }
+        }
+    }
+
+    /// Until the next try that is written down.
+    fn refusal(&self, slug: &str) -> Refusal {
+        match self.next_try(slug) {
+            Some(until) => Refusal {
+                until,
+                is_recorded: true,
+            },
+            None => Refusal::new(seconds(self.clock.now()) + FAILED),
         }
     }
 
@@ -268,10 +297,10 @@ impl Desk {
     }
 
     /// Tell all who wait for a name that it is over.
-    fn land(&self, name: &str, done: Result<(), u64>) {
+    fn land(&self, name: &str, done: Result<(), Refusal>) {
         let mut state = self.lock();
-        if let Err(until) = done {
-            state.refused.put(name.to_owned(), until);
+        if let Err(refusal) = done {
+            state.refused.put(name.to_owned(), refusal);
         }
         if let Some(flight) = state.flying.remove(name) {
             flight.send_replace(true);

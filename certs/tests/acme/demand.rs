@@ -185,6 +185,51 @@ async fn where_one_port_is_closed_the_other_is_tried_next() {
 }
 
 #[tokio::test]
+async fn an_operator_who_mended_a_domain_has_it_tried_at_once() {
+    let (rig, node) = rig(false).await;
+    node.plug(Aliases::of(&["shop.example.com"]));
+    node.start().unwrap();
+    landed(node.want("shop.example.com")).await;
+    let wanted = node.want("shop.example.com");
+    assert!(matches!(wanted, Wanted::Refused(Some(_))), "{wanted:?}");
+    // As `hoody certs renew` does, from a process of its own.
+    rig.node().hasten("shop.example.com").unwrap();
+    node.tend().await;
+    rig.takes(&node, "shop.example.com").await.unwrap();
+    assert_eq!(rig.wire.orders(), 2);
+}
+
+#[tokio::test]
+async fn a_visitor_too_is_let_try_what_the_operator_hastened() {
+    let (rig, node) = rig(false).await;
+    node.plug(Aliases::of(&["shop.example.com"]));
+    node.start().unwrap();
+    landed(node.want("shop.example.com")).await;
+    node.hasten("shop.example.com").unwrap();
+    node.refresh().unwrap();
+    landed(node.want("shop.example.com")).await;
+    rig.takes(&node, "shop.example.com").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hastened_domain_that_fails_again_is_tried_once() {
+    let (rig, node) = rig(false).await;
+    node.plug(Aliases::of(&["shop.example.com"]));
+    rig.wire.decide(|_, request| match request.uri().path() {
+        "/order-plz" => problem(403, "rejectedIdentifier", None),
+        _ => crate::wire::Fate::Pass,
+    });
+    node.start().unwrap();
+    landed(node.want("shop.example.com")).await;
+    node.hasten("shop.example.com").unwrap();
+    node.tend().await;
+    rig.clock.advance(Duration::from_secs(24 * 3600));
+    let before = rig.wire.requests();
+    node.tend().await;
+    assert_eq!(rig.wire.requests(), before, "nobody asked again");
+}
+
+#[tokio::test]
 async fn whoever_walks_through_names_makes_no_order() {
     let (rig, node) = rig(true).await;
     let aliases = Aliases::of(&["shop.example.com"]);
