@@ -50,6 +50,8 @@ const AT_A_LOOK: usize = 16;
 const HASTENED: u64 = 0;
 /// How long one that has ended is kept for domains that are no longer pointed here.
 const KEPT_ENDED: u64 = 7 * 24 * 3600;
+/// How long after its next try a failure is known of a domain that nobody asks for any more.
+const KEPT_FAILED: u64 = 7 * 24 * 3600;
 
 /// What to order where, and for whom.
 #[derive(Debug, Clone)]
@@ -373,6 +375,12 @@ impl Acme {
             );
             return LOOK;
         }
+        if let Err(error) = self.forget_failed() {
+            tracing::error!(
+                error = crate::chain(&error),
+                "could not forget what failed long ago"
+            );
+        }
         let mut again = LOOK;
         for (slug, held) in self.due() {
             if let Err(Failure::Busy) = Box::pin(self.attempt(&slug, &held.record, false)).await
@@ -383,6 +391,38 @@ impl Acme {
         }
         Box::pin(self.ask_windows()).await;
         again
+    }
+
+    /// Take away what is kept of domains of others that never had a certificate and that nobody
+    /// has asked for in a while: the failure, and the order with its key.
+    fn forget_failed(&self) -> Result<(), Error> {
+        let now = seconds(self.clock.now());
+        let is_old = |held: &Held| {
+            let next = held.record.next_try;
+            held.pair.is_none() && next.is_some_and(|next| next + KEPT_FAILED < now)
+        };
+        let old: Vec<String> = {
+            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let others = held.iter().filter(|(slug, held)| {
+                held.record.class == Class::Custom && self.target(slug).is_none() && is_old(held)
+            });
+            others.map(|(slug, _)| slug.clone()).collect()
+        };
+        for slug in &old {
+            let Some(lease) = self.lease(slug)? else {
+                continue;
+            };
+            // Somebody may just have tried again.
+            if is_old(&self.read(slug, self.shelf.stamp(slug))?) {
+                self.shelf.drop_pending(slug)?;
+                self.shelf.remove(slug)?;
+            }
+            lease.release()?;
+        }
+        match old.is_empty() {
+            true => Ok(()),
+            false => self.refresh(),
+        }
     }
 
     /// What to order now, a node's own first.

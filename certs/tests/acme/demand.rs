@@ -230,6 +230,35 @@ async fn a_hastened_domain_that_fails_again_is_tried_once() {
 }
 
 #[tokio::test]
+async fn what_failed_and_is_asked_for_no_more_is_forgotten_with_its_key() {
+    let (rig, node) = rig(true).await;
+    node.plug(Aliases::of(&["shop.example.com"]));
+    // The line is cut once the order is made: it could go on, so it is kept.
+    rig.wire.decide(
+        |_, request| match request.uri().path().starts_with("/chalZ/") {
+            true => crate::wire::Fate::Fail,
+            false => crate::wire::Fate::Pass,
+        },
+    );
+    node.start().unwrap();
+    landed(node.want("shop.example.com")).await;
+    let root = std::fs::read_dir(rig.store.path()).unwrap().next().unwrap();
+    let root = root.unwrap().path();
+    let kept = || {
+        let count = |name| std::fs::read_dir(root.join(name)).unwrap().count();
+        [count("certificates"), count("orders"), count("leases")]
+    };
+    assert_eq!(kept(), [1, 1, 0]);
+    rig.clock.advance(Duration::from_secs(7 * 24 * 3600));
+    node.tend().await;
+    assert_eq!(kept(), [1, 1, 0], "its next try is not a week ago");
+    rig.clock.advance(Duration::from_secs(3600));
+    node.tend().await;
+    assert_eq!(kept(), [0, 0, 0]);
+    assert!(certs::Holdings::holdings(&*node).is_empty());
+}
+
+#[tokio::test]
 async fn whoever_walks_through_names_makes_no_order() {
     let (rig, node) = rig(true).await;
     let aliases = Aliases::of(&["shop.example.com"]);
