@@ -123,8 +123,10 @@ impl Lease {
             && let Err(source) = std::fs::remove_file(&self.path)
             && source.kind() != io::ErrorKind::NotFound
         {
-            let path = self.path.clone();
-            return Err(Error::Write { path, source });
+            return Err(Error::Write {
+                path: self.path,
+                source,
+            });
         }
         Ok(())
     }

@@ -230,7 +230,7 @@ async fn a_damaged_table_on_disk_ends_nothing_at_the_old_proxy() {
     let mut rig = Rig::start().await;
     let web = rig.running().await;
     let mut socket = websocket(&rig, &web, "/ws").await;
-    let table = &rig.config().table;
+    let table = &rig.config.table;
     let kept = table.parent().expect("a directory");
     for entry in std::fs::read_dir(kept).expect("it is there") {
         let path = entry.expect("an entry").path();
