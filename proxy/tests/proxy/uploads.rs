@@ -18,6 +18,8 @@ use crate::rig::{API, Heard, Rig, eventually};
 
 /// For the next part of a body.
 const BODY: Duration = Duration::from_millis(500);
+/// The same where a kit is waited for: well within what that excuses.
+const SLOW_BODY: Duration = Duration::from_secs(2);
 /// For anything that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -25,7 +27,11 @@ const LATE: &str = "hoody_proxy_connections_expired_total{phase=\"body\"}";
 const REFUSED: &str = "hoody_proxy_refusals_total{code=\"request_timeout\"}";
 
 async fn rig() -> Rig {
-    Rig::with(|config| config.limits.body = BODY).await
+    rig_for(BODY).await
+}
+
+async fn rig_for(body: Duration) -> Rig {
+    Rig::with(|config| config.limits.body = body).await
 }
 
 fn post(host: &str, path: &str, more: &[(&str, &str)]) -> Fields {
@@ -147,7 +153,7 @@ async fn sending(
 /// A client is not to blame where its kit does not read, and has its time again after that.
 #[tokio::test]
 async fn a_kit_that_does_not_read_is_waited_for() {
-    let mut rig = rig().await;
+    let mut rig = rig_for(SLOW_BODY).await;
     let web = rig.running().await;
     let host = web.host("files-1");
     web.seen().read_uploads.store(false, Ordering::SeqCst);
@@ -157,7 +163,7 @@ async fn a_kit_that_does_not_read_is_waited_for() {
         .send(vec![1; 150_000].into())
         .await
         .expect("it is taken");
-    tokio::time::sleep(3 * BODY).await;
+    tokio::time::sleep(SLOW_BODY + BODY).await;
     web.seen().read_uploads.store(true, Ordering::SeqCst);
     let received = || web.seen().received.load(Ordering::SeqCst);
     eventually(|| (received() == 150_000).then_some(())).await;
@@ -174,7 +180,7 @@ async fn a_kit_that_does_not_read_is_waited_for() {
 /// What a kit leaves unread is in the window of the whole connection: all its bodies wait with it.
 #[tokio::test]
 async fn a_kit_that_does_not_read_excuses_its_neighbours() {
-    let mut rig = rig().await;
+    let mut rig = rig_for(SLOW_BODY).await;
     let web = rig.running().await;
     let host = web.host("files-1");
     web.seen().read_uploads.store(false, Ordering::SeqCst);
@@ -189,7 +195,7 @@ async fn a_kit_that_does_not_read_excuses_its_neighbours() {
         raw.send(&frame(kind::DATA, 0, 1, &[1; 16_384])).await;
     }
     begin(&mut raw, 3, &post(&host, "/", &[]), b"abc").await;
-    tokio::time::sleep(4 * BODY).await;
+    tokio::time::sleep(SLOW_BODY + BODY).await;
     assert_eq!(rig.metric(LATE).await, 0.0);
     // When it has read, both have stopped.
     web.seen().read_uploads.store(true, Ordering::SeqCst);
