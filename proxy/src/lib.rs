@@ -23,7 +23,8 @@
 //! - `uploads`: bodies over HTTP/2 that do not come any more.
 //! - `passage`: the way of a tunnel out of Pingora · `relay`: a tunnel on its own · `boundary`: where
 //!   its frames end.
-//! - `upstream`: connections to a container's kit and to control · `outbound`: headers for them.
+//! - `upstream`: connections to a container's kit and to control · `ahead`: what is read of their
+//!   answers before it is taken · `outbound`: headers for them.
 //! - `mount`: answers of routers in this process, such as that of the log of a container.
 //! - `refusals`: every answer that the proxy gives by itself.
 //! - `feed`: the routing table, pushed by control · `ledger`: the table on disk.
@@ -36,6 +37,7 @@
 
 mod admin;
 mod admit;
+mod ahead;
 mod attempts;
 mod boundary;
 mod certificates;

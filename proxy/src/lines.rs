@@ -24,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::Shutdown;
 use tokio::net::UnixStream;
 
+use crate::ahead::Budget;
 use crate::gates::{Exchange, Rules};
 use crate::resolve::target;
 
@@ -38,6 +39,8 @@ const GRACE_MILLIS: u64 = 1_000;
 pub struct Lines {
     open: DashMap<Id, HashMap<u64, Weak<Line>>>,
     serial: AtomicU64,
+    /// What is held of their answers.
+    pub ahead: Arc<Budget>,
 }
 
 /// One connection to a kit. It lives as long as the connection.

@@ -533,6 +533,8 @@ async fn review(shared: Arc<Shared>) {
         tokio::time::sleep(lines::REVIEW).await;
         let now = millis_now();
         shared.lines.review(&shared.table.load(), now);
+        let held = shared.lines.ahead.held();
+        shared.metrics.read_ahead.set(held as i64);
         let late = shared.uploads.review(shared.config.limits.body);
         let expired = &shared.metrics.expired;
         expired.with_label_values(&["body"]).inc_by(late);

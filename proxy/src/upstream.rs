@@ -33,6 +33,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
+use crate::ahead::{Ahead, Budget, PART_BYTES};
 use crate::config::Limits;
 use crate::connection::{Connection, Gate};
 use crate::lines::{Line, Lines};
@@ -139,7 +140,11 @@ struct Connector {
     /// Of the client, for a request whose body may fill all buffers: see [`Eager`].
     bulk: bool,
     gate: Option<Arc<Gate>>,
+    budget: Arc<Budget>,
 }
+
+/// Whose budget control draws from: no container's.
+const CONTROL: Id = Id([0; 12]);
 
 #[async_trait]
 impl L4Connect for Connector {
@@ -163,7 +168,12 @@ impl L4Connect for Connector {
             }
         };
         let mut stream = if self.bulk {
-            let eager = Eager::new(stream, self.gate.clone());
+            let container = match &self.target {
+                Target::Kit { place, .. } => place.container,
+                Target::Control(_) => CONTROL,
+            };
+            let ahead = Ahead::new(self.budget.clone(), container);
+            let eager = Eager::new(stream, self.gate.clone(), ahead);
             Stream::from(VirtualSocketStream::new(Box::new(eager)))
         } else if let Some(passage) = &self.passage {
             let patient = Patient {
@@ -351,50 +361,50 @@ impl VirtualSocket for Patient {
 ///
 /// While Pingora waits to write to a kit it reads nothing from it. A kit that answers while it is
 /// still asked, and reads on when its answer is taken, would wait for ever. So while it takes
-/// nothing, what it says is read into memory, up to a bound. That stays far from it: over HTTP/1.1
+/// nothing, what it says is read into memory, up to the bounds of [`crate::ahead`]: once they are
+/// met, it goes on when Pingora asks again. That stays far from it: over HTTP/1.1
 /// the client is not read from meanwhile ([`Gate`]), and over HTTP/2 it sends in frames, of which
 /// Pingora takes one for every four times as much of the answer.
 #[derive(Debug)]
 struct Eager {
     stream: UnixStream,
     gate: Option<Arc<Gate>>,
-    ahead: BytesMut,
+    ahead: Ahead,
     /// Why nothing more is read ahead: said when what was read is taken.
     fault: Option<io::Error>,
     ended: bool,
 }
 
-/// Read of an answer while its kit does not read on. The kit's own server (hyper) may hold 400 KiB,
-/// and a socket's buffer twice, that it has to be rid of before it does; as much may be under way.
-const AHEAD_BYTES: usize = 2 << 20;
-/// Read ahead at once.
-const AHEAD_PART: usize = 8 << 10;
-
 impl Eager {
-    fn new(stream: UnixStream, gate: Option<Arc<Gate>>) -> Eager {
+    fn new(stream: UnixStream, gate: Option<Arc<Gate>>, ahead: Ahead) -> Eager {
         Eager {
             stream,
             gate,
-            ahead: BytesMut::new(),
+            ahead,
             fault: None,
             ended: false,
         }
     }
 
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
-        while !self.ended && self.ahead.len() < AHEAD_BYTES {
-            let mut part = [0; AHEAD_PART];
-            let mut part = ReadBuf::new(&mut part);
+        let mut part = [0; PART_BYTES];
+        while !self.ended {
+            let room = self.ahead.room();
+            if room == 0 {
+                break;
+            }
+            let mut part = ReadBuf::new(&mut part[..room]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut part) {
-                Poll::Pending => return,
+                Poll::Pending => break,
                 Poll::Ready(Err(fault)) => (self.fault, self.ended) = (Some(fault), true),
                 Poll::Ready(Ok(())) if part.filled().is_empty() => self.ended = true,
                 Poll::Ready(Ok(())) => {
-                    self.ahead.extend_from_slice(part.filled());
+                    self.ahead.put(part.filled());
                     self.tell();
                 }
             }
         }
+        self.ahead.rest();
     }
 
     /// Say how much is held.
@@ -420,12 +430,7 @@ impl AsyncRead for Eager {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.ahead.is_empty() {
-            let part = self.ahead.len().min(buf.remaining());
-            buf.put_slice(&self.ahead[..part]);
-            self.ahead.advance(part);
-            if self.ahead.is_empty() {
-                self.ahead = BytesMut::new();
-            }
+            self.ahead.take(buf);
             self.tell();
             return Poll::Ready(Ok(()));
         }
@@ -518,6 +523,7 @@ pub fn peer(
         gate: client
             .filter(|client| manner == Manner::Bulk && !client.h2)
             .map(|client| client.gate.clone()),
+        budget: lines.ahead.clone(),
     }));
     options.connection_timeout = Some(limits.connect);
     options.total_connection_timeout = Some(limits.connect);
@@ -548,4 +554,74 @@ fn group(destination: &Destination, manner: Manner, watched: bool) -> u64 {
         .hash(&mut hasher);
     (manner, watched).hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::ahead::{OF_ALL_BYTES, OF_ONE_BYTES};
+
+    /// A request to a kit that never reads and always writes, as far as the proxy takes it.
+    async fn asked(budget: &Arc<Budget>, container: u8) -> (Eager, UnixStream) {
+        let (kit, stream) = UnixStream::pair().expect("a pair");
+        let ahead = Ahead::new(budget.clone(), Id([container; 12]));
+        let mut eager = Eager::new(stream, None, ahead);
+        kit.writable().await.expect("it is open");
+        kit.try_write(b"first").expect("there is room");
+        let asks = poll_fn(|cx| {
+            while ask(&mut eager, cx).is_ready() {}
+            let full = eager.ahead.room() == 0;
+            eager.ahead.rest();
+            if full { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let says = async {
+            loop {
+                kit.writable().await.expect("it is open");
+                let _ = kit.try_write(&[7; 64 << 10]);
+            }
+        };
+        tokio::select! { () = asks => {}, () = says => {} }
+        (eager, kit)
+    }
+
+    fn ask(eager: &mut Eager, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        Pin::new(eager).poll_write(cx, &[0; 64 << 10])
+    }
+
+    /// Trap: each request of many to such a kit would hold all that one may.
+    #[tokio::test]
+    async fn a_kit_that_only_writes_fills_no_more_than_its_budget() {
+        let budget = Arc::new(Budget::default());
+        let mut open = Vec::new();
+        for _ in 0..12 {
+            open.push(asked(&budget, 1).await);
+        }
+        assert_eq!(budget.held(), OF_ONE_BYTES);
+        // Another container has its own.
+        let (other, kit) = asked(&budget, 2).await;
+        assert!(other.ahead.len() > 1 << 20, "{}", other.ahead.len());
+        drop((other, kit));
+        // Once something is taken, a request goes on that had nothing left.
+        let (mut last, _kit) = open.pop().expect("there are twelve");
+        assert_eq!(last.ahead.len(), 0);
+        drop(open.swap_remove(0));
+        assert!(budget.held() < OF_ONE_BYTES);
+        poll_fn(|cx| match ask(&mut last, cx) {
+            Poll::Pending if last.ahead.is_empty() => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+        assert!(last.ahead.len() > 0);
+        // And all of them together have theirs.
+        for container in 2..=12 {
+            for _ in 0..5 {
+                open.push(asked(&budget, container).await);
+            }
+        }
+        assert_eq!(budget.held(), OF_ALL_BYTES);
+        drop((open, last));
+        assert_eq!(budget.held(), 0);
+    }
 }
