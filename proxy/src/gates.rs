@@ -185,9 +185,9 @@ impl Visitor {
     }
 
     /// End the session that it comes with.
-    pub fn sign_out(&self, keys: &Keys, now: u64) {
+    pub async fn sign_out(&self, keys: &Keys, now: u64) {
         let sent = cookies(&self.headers, keys.name(self.secure));
-        keys.sign_out(sent, self.scope(), now);
+        keys.sign_out(sent, self.scope(), now).await;
     }
 
     fn session(&self, keys: &Keys, now: u64) -> Option<Session> {

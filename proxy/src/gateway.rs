@@ -362,7 +362,7 @@ impl ProxyHttp for Gateway {
                     }
                     Gate::SignOut(visitor) => {
                         let sessions = &self.shared.sessions;
-                        visitor.sign_out(sessions, millis_now() / 1_000);
+                        visitor.sign_out(sessions, millis_now() / 1_000).await;
                         let cookie = sessions.set_cookie(None, visitor.secure);
                         self.go_on(session, &visitor, "/", Some(cookie)).await?;
                     }

@@ -195,7 +195,8 @@ impl Keys {
             })
         });
         self.keys.store(std::sync::Arc::new(keys.collect()));
-        self.signed_out.tidy(now).map_err(failed)
+        self.signed_out.tidy(now);
+        Ok(())
     }
 
     /// The name of the cookie.
@@ -237,15 +238,23 @@ impl Keys {
     }
 
     /// End the sessions in these cookies: copies of them open nothing any more.
-    pub fn sign_out<'c>(&self, cookies: impl Iterator<Item = &'c str>, scope: Scope<'_>, now: u64) {
-        let keys = self.keys.load();
-        for cookie in cookies.take(COOKIES) {
-            let Some((mark, session)) = unseal(&keys, cookie, scope) else {
+    pub async fn sign_out<'c>(
+        &self,
+        cookies: impl Iterator<Item = &'c str>,
+        scope: Scope<'_>,
+        now: u64,
+    ) {
+        let opened: Vec<(Mark, Session)> = {
+            let keys = self.keys.load();
+            let cookies = cookies.take(COOKIES);
+            cookies.filter_map(|it| unseal(&keys, it, scope)).collect()
+        };
+        for (mark, session) in opened {
+            if session.expires <= now {
                 continue;
-            };
-            if session.expires > now
-                && let Err(error) = self.signed_out.add(scope.container, mark, session.expires)
-            {
+            }
+            let kept = self.signed_out.add(scope.container, mark, session.expires);
+            if let Err(error) = kept.await {
                 error!(%error, "could not keep that somebody has signed out");
             }
         }
