@@ -251,6 +251,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_taken_away_is_not_the_one_at_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lease");
+        let (_, clock) = clock();
+        let first = Lease::take(&path, "a", &clock).unwrap().unwrap();
+        let opened = File::open(&path).unwrap();
+        assert!(is_at(&opened, &path).unwrap());
+        first.release().unwrap();
+        assert!(!is_at(&opened, &path).unwrap(), "there is none");
+        let _second = Lease::take(&path, "a", &clock).unwrap().unwrap();
+        assert!(!is_at(&opened, &path).unwrap(), "there is another");
+    }
+
+    #[test]
     fn a_lease_that_was_half_written_is_free() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lease");
