@@ -42,7 +42,7 @@ struct Node {
     http: SocketAddr,
     https: SocketAddr,
     _kit: Kit,
-    dns: Dns,
+    _dns: Dns,
     _feed: Feed,
     _state: tempfile::TempDir,
 }
@@ -120,7 +120,7 @@ impl Node {
             http: at(http),
             https: at(https),
             _kit: kit,
-            dns,
+            _dns: dns,
             _feed: feed,
             _state: state,
         }
@@ -281,13 +281,6 @@ async fn a_scanner_of_names_makes_no_order_and_learns_nothing() {
         let host = format!("h{number}.scanned.example");
         let secured = node.secured(&host, b"http/1.1").await;
         assert!(secured.is_err(), "{host}: {secured:?}");
-    }
-    // One client may make the node ask for 30 at once, and then for one in two seconds.
-    let asked = |number: &usize| node.dns.asked(Some(&format!("h{number}.scanned.example"))) > 0;
-    let asked = (0..200).filter(asked).count();
-    assert!((1..200).contains(&asked), "{asked}");
-    for number in 0..200 {
-        let host = format!("h{number}.scanned.example");
         let path = format!("/.well-known/acme-challenge/token{number}");
         let answer = node.plain(&host, &path).await;
         assert!(!answer.starts_with("HTTP/1.1 200 "), "{answer}");
