@@ -613,7 +613,7 @@ mod tests {
             _ => Poll::Ready(()),
         })
         .await;
-        assert!(last.ahead.len() > 0);
+        assert!(!last.ahead.is_empty());
         // And all of them together have theirs.
         for container in 2..=12 {
             for _ in 0..5 {
