@@ -342,7 +342,12 @@ class Shell {
 
   /** @param {number} columns @param {number} rows */
   resize(columns, rows) {
-    if (this.#tty) execFileSync('stty', ['-F', this.#tty, 'cols', String(columns), 'rows', String(rows)])
+    if (!this.#tty) return
+    try {
+      execFileSync('stty', ['-F', this.#tty, 'cols', String(columns), 'rows', String(rows)], { stdio: 'ignore' })
+    } catch {
+      // the shell has ended, and its terminal with it
+    }
   }
 
   /** @param {import('ws').WebSocket} client @param {string} id */
