@@ -14,22 +14,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::dns::Dns;
-use crate::rig::{Container, Heard, Rig, eventually};
-
-fn alias(name: &str, to: &Container, door: &str) -> Alias {
-    Alias {
-        name: name.into(),
-        container: to.place.container,
-        door: door.parse().expect("a door"),
-        target: None,
-        pinned: false,
-        expires: None,
-    }
-}
-
-fn host(name: &str) -> String {
-    format!("{name}.box1.containers.hoody.localhost")
-}
+use crate::rig::{Heard, Rig, alias, alias_host as host, eventually};
 
 #[tokio::test]
 async fn an_alias_is_its_container_under_another_name() {

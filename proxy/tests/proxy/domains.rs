@@ -12,9 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::dns::{Dns, record, to};
 use crate::gates::{basic, only, password};
-use crate::rig::{Container, Heard, Rig, eventually};
-
-const ZONE: &str = "box1.containers.hoody.localhost";
+use crate::rig::{Container, Heard, Rig, ZONE, alias, alias_host as host, eventually};
 
 /// A proxy that asks this server.
 async fn asking(dns: &Dns) -> Rig {
@@ -22,19 +20,13 @@ async fn asking(dns: &Dns) -> Rig {
     Rig::with(move |config| config.resolvers = resolvers).await
 }
 
-fn alias(name: &str, to: &Container, door: &str) -> Alias {
-    Alias {
-        name: name.into(),
-        container: to.place.container,
-        door: door.parse().expect("a door"),
-        target: None,
-        pinned: false,
-        expires: None,
-    }
-}
-
-fn host(name: &str) -> String {
-    format!("{name}.{ZONE}")
+/// The same with an alias `shop` that leads to a container.
+async fn with_shop(dns: &Dns) -> (Rig, Container) {
+    let mut rig = asking(dns).await;
+    let web = rig.running().await;
+    rig.push(1_000, Change::Alias(alias("shop", &web, "http-3000")))
+        .await;
+    (rig, web)
 }
 
 #[tokio::test]
@@ -144,10 +136,7 @@ async fn an_alias_that_is_off_is_like_one_that_never_was() {
 #[tokio::test]
 async fn what_is_missing_is_said_in_words() {
     let dns = Dns::start().await;
-    let mut rig = asking(&dns).await;
-    let web = rig.running().await;
-    rig.push(1_000, Change::Alias(alias("shop", &web, "http-3000")))
-        .await;
+    let (rig, web) = with_shop(&dns).await;
     dns.leads("elsewhere.example.net", "pages.example.org");
     dns.lies_at("addresses.example.net", &["192.0.2.1"]);
     dns.leads("kit.example.net", &web.host("terminal-1"));
@@ -344,10 +333,7 @@ async fn a_name_without_a_cname_says_which_alias_it_means() {
 #[tokio::test]
 async fn answers_that_are_too_large_or_lead_out_are_bounded() {
     let dns = Dns::start().await;
-    let mut rig = asking(&dns).await;
-    let web = rig.running().await;
-    rig.push(1_000, Change::Alias(alias("shop", &web, "http-3000")))
-        .await;
+    let (rig, _web) = with_shop(&dns).await;
     // Truncated over UDP, so that it is asked for over TCP.
     let mut many = vec![record("large.example.net", to(&host("shop")))];
     for number in 0..1_000 {
@@ -447,10 +433,7 @@ async fn what_cannot_be_a_domain_is_not_asked_for() {
 #[tokio::test]
 async fn many_requests_for_a_name_ask_once_and_hold_up_nobody() {
     let dns = Dns::start().await;
-    let mut rig = asking(&dns).await;
-    let web = rig.running().await;
-    rig.push(1_000, Change::Alias(alias("shop", &web, "http-3000")))
-        .await;
+    let (rig, _web) = with_shop(&dns).await;
     dns.leads("shop.example.net", &host("shop"));
     dns.hold();
     let rig = Arc::new(rig);
@@ -576,10 +559,7 @@ async fn lookups_at_once_are_bounded() {
 #[tokio::test]
 async fn a_server_that_does_not_answer_cuts_off_nobody_who_is_known() {
     let dns = Dns::start().await;
-    let mut rig = asking(&dns).await;
-    let web = rig.running().await;
-    rig.push(1_000, Change::Alias(alias("shop", &web, "http-3000")))
-        .await;
+    let (rig, _web) = with_shop(&dns).await;
     dns.leads("shop.example.net", &host("shop"));
     assert_eq!(
         rig.get("shop.example.net", "/").await.status,

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proxy::{AccessLog, Config, Proxy};
+use routes::domain::Alias;
 use routes::table::{Ack, Change, KIT_SOCKET, Owners, Place, State, Update};
 use routes::{Id, Zone};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
@@ -25,6 +26,8 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::kit::Kit;
 
 pub const NODE: &str = "box1";
+/// What stands after the name of an alias.
+pub const ZONE: &str = "box1.containers.hoody.localhost";
 
 pub struct Rig {
     pub directory: TempDir,
@@ -346,6 +349,23 @@ impl Rig {
     pub async fn logged(&self, target: &str) -> Value {
         eventually(|| self.log().into_iter().find(|line| line["target"] == target)).await
     }
+}
+
+/// An alias that leads to a container without more.
+pub fn alias(name: &str, to: &Container, door: &str) -> Alias {
+    Alias {
+        name: name.into(),
+        container: to.place.container,
+        door: door.parse().expect("a door"),
+        target: None,
+        pinned: false,
+        expires: None,
+    }
+}
+
+/// The host of an alias.
+pub fn alias_host(name: &str) -> String {
+    format!("{name}.{ZONE}")
 }
 
 /// Wait for something that must come.
