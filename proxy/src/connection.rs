@@ -205,7 +205,7 @@ pub struct Stream {
     transport: Option<Transport>,
     /// Over HTTP/2, what passes.
     frames: Option<Box<Frames>>,
-    /// Over HTTP/1, what has been read of headers.
+    /// Over HTTP/1, what has been read of the headers of this request.
     header_bytes: usize,
     connection: Arc<Connection>,
     timer: Pin<Box<Sleep>>,
@@ -382,6 +382,7 @@ impl Stream {
     fn passed(&mut self) {
         if self.connection.now().1 == Phase::Idle {
             self.connection.enter(Phase::Headers);
+            self.header_bytes = 0;
         }
     }
 }

@@ -79,7 +79,7 @@ pub async fn round_of(
     let taken = began.elapsed();
     ensure!(
         said.bad == 0 && said.requests > 0,
-        "{} answered {} of {} requests with something else than 200",
+        "{} answered {} of {} requests late, with something else than 200, or not at all",
         rival.name,
         said.bad,
         said.requests

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use proxy::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::rig::{API, Heard, Rig};
@@ -276,4 +279,30 @@ async fn an_idle_http_2_connection_is_closed() {
     assert!(unused.ready().await.is_err());
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     assert!(h2.ready().await.is_err());
+}
+
+/// The bound on headers is of each request, and not of a connection.
+#[tokio::test]
+async fn a_connection_is_good_for_any_number_of_requests() {
+    let mut rig = Rig::start().await;
+    let web = rig.running().await;
+    let host = web.host("terminal-1");
+    let stream = TokioIo::new(rig.tcp().await);
+    let (mut sender, connection) = http1::handshake(stream).await.expect("HTTP/1.1");
+    tokio::spawn(connection);
+    let filler = "x".repeat(8 << 10);
+    // Twice what one request may say.
+    let most = Limits::default();
+    let times = 4 * (most.header_bytes + most.target_bytes) / filler.len();
+    for time in 0..times {
+        let ask = Request::get("/")
+            .header("host", &host)
+            .header("x-filler", &filler)
+            .body(Full::new(Bytes::new()))
+            .expect("a request");
+        let answer = sender.send_request(ask).await;
+        let answer = answer.unwrap_or_else(|error| panic!("request {time}: {error}"));
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.into_body().collect().await.expect("a body");
+    }
 }
