@@ -5,6 +5,7 @@
 
 pub mod authentication;
 pub mod containers;
+pub mod copies;
 pub mod env;
 pub mod envelope;
 pub mod images;
@@ -19,6 +20,7 @@ pub mod proxy_links;
 pub mod proxy_permissions;
 pub mod realms;
 pub mod servers;
+pub mod snapshots;
 pub mod stats;
 pub mod status_logs;
 pub mod text;
@@ -74,9 +76,16 @@ pub fn api(control: &Control) -> Api {
         .op::<containers::Get>(control)
         .op::<containers::Update>(control)
         .op::<containers::Delete>(control)
+        .op::<copies::Copy>(control)
+        .op::<copies::Sync>(control)
         .op::<manage::Manage>(control)
         .op::<stats::OfContainer>(control)
         .op::<status_logs::List>(control)
+        .op::<snapshots::List>(control)
+        .op::<snapshots::Create>(control)
+        .op::<snapshots::Restore>(control)
+        .op::<snapshots::Delete>(control)
+        .op::<snapshots::SetAlias>(control)
         .op::<env::List>(control)
         .op::<env::BulkSet>(control)
         .op::<env::Set>(control)

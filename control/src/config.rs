@@ -30,6 +30,7 @@ pub struct Limits {
     pub projects_per_user: u32,
     pub tokens_per_user: u32,
     pub aliases_per_container: u32,
+    pub snapshots_per_container: u32,
     /// Failed logins of one account from one address in half an hour.
     pub login_failures: u32,
     /// Failed logins from one address in half an hour, whatever the accounts.
@@ -118,6 +119,7 @@ impl Default for Limits {
             projects_per_user: 1000,
             tokens_per_user: 1000,
             aliases_per_container: 100,
+            snapshots_per_container: 100,
             login_failures: 1000,
             login_failures_per_address: 4000, // an office behind one address
             refreshes: 30,

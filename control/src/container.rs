@@ -9,6 +9,9 @@
 //!                                               frozen
 //! ```
 //!
+//! A snapshot is taken and dropped whatever the power; a restore, and a sync of a copy with its
+//! source, are done while it is off, and turn it off first.
+//!
 //! [`plan`] looks at what is wanted and what is there and names one step, or none. Steps are
 //! idempotent and nothing about them is remembered: after a crash anywhere, the next look plans
 //! again.
@@ -44,6 +47,16 @@ pub struct Desired {
     pub stale: bool,
     /// Its steps failed for good; nothing more is tried until the user asks for something.
     pub given_up: bool,
+    /// It is made from another container, not from an image.
+    pub copied: bool,
+    /// A snapshot is to be taken.
+    pub take: bool,
+    /// A snapshot is to be removed.
+    pub drop: bool,
+    /// Its disk is to become that of a snapshot.
+    pub restore: bool,
+    /// Its disk is to become that of the container it was copied from.
+    pub sync: bool,
 }
 
 /// The observed side of a container.
@@ -68,6 +81,16 @@ pub enum Step {
     Thaw,
     /// Bring changed settings to the machine.
     Update,
+    /// Make the machine from another, or finish making it.
+    Copy,
+    /// Keep what its disk holds now.
+    Snapshot,
+    /// Remove a snapshot.
+    Drop,
+    /// Bring back what a snapshot holds.
+    Restore,
+    /// Bring over what changed in the machine it was copied from.
+    Sync,
     /// Remove the machine and all it shares with the host.
     Delete,
     /// Nothing is left of it: forget that it was there.
@@ -82,6 +105,8 @@ pub enum Status {
     Paused,
     Stopped,
     Failed,
+    /// Its disk is being made from another container's.
+    Copying,
     Deleting,
 }
 
@@ -95,6 +120,10 @@ pub fn plan(desired: Desired, seen: Option<Seen>) -> Option<Step> {
             Step::Delete
         });
     }
+    let steady = matches!(power, Some(Power::Off | Power::On | Power::Frozen));
+    if desired.made && desired.drop && steady {
+        return Some(Step::Drop);
+    }
     if desired.given_up {
         return None;
     }
@@ -103,10 +132,25 @@ pub fn plan(desired: Desired, seen: Option<Seen>) -> Option<Step> {
             Some(Power::Changing) => None,
             // A creation that stopped halfway: begin again from nothing.
             Some(Power::Remains | Power::Broken) => Some(Step::Delete),
-            None | Some(Power::Off | Power::On | Power::Frozen) => Some(Step::Create),
+            None | Some(Power::Off | Power::On | Power::Frozen) => Some(if desired.copied {
+                Step::Copy
+            } else {
+                Step::Create
+            }),
         };
     }
     let seen = seen?; // see `lost`
+    if desired.take && steady {
+        return Some(Step::Snapshot);
+    }
+    if (desired.restore || desired.sync) && steady {
+        return Some(match seen.power {
+            // What it would write while it shuts down is not kept: nobody asks it to.
+            Power::On | Power::Frozen => Step::Kill,
+            _ if desired.restore => Step::Restore,
+            _ => Step::Sync,
+        });
+    }
     let restart = desired.restart_from == Some(seen.incarnation);
     match (seen.power, desired.wants) {
         (Power::Remains | Power::Changing, _) => None,
@@ -147,14 +191,26 @@ pub fn status(desired: Desired, seen: Option<Seen>, before: Status, patient: boo
         return Status::Failed;
     }
     let Some(seen) = seen.filter(|_| desired.made) else {
-        return Status::Creating;
+        return if desired.copied {
+            Status::Copying
+        } else {
+            Status::Creating
+        };
     };
+    if desired.sync {
+        return Status::Copying;
+    }
     match seen.power {
         Power::Remains | Power::Changing => before,
         Power::Broken => Status::Failed,
         Power::Frozen => Status::Paused,
         // Until it first runs, it is being created.
-        Power::Off if before == Status::Creating && desired.wants != Wants::Off => before,
+        Power::Off
+            if matches!(before, Status::Creating | Status::Copying)
+                && desired.wants != Wants::Off =>
+        {
+            before
+        }
         Power::Off => Status::Stopped,
         Power::On if seen.ready || !patient || before == Status::Paused => Status::Running,
         Power::On => before,
@@ -197,7 +253,7 @@ impl Wants {
 }
 
 impl Step {
-    pub const ALL: [Step; 9] = [
+    pub const ALL: [Step; 14] = [
         Step::Create,
         Step::Start,
         Step::Stop,
@@ -205,6 +261,11 @@ impl Step {
         Step::Freeze,
         Step::Thaw,
         Step::Update,
+        Step::Copy,
+        Step::Snapshot,
+        Step::Drop,
+        Step::Restore,
+        Step::Sync,
         Step::Delete,
         Step::Purge,
     ];
@@ -218,6 +279,11 @@ impl Step {
             Step::Freeze => "freeze",
             Step::Thaw => "thaw",
             Step::Update => "update",
+            Step::Copy => "copy",
+            Step::Snapshot => "snapshot",
+            Step::Drop => "drop",
+            Step::Restore => "restore",
+            Step::Sync => "sync",
             Step::Delete => "delete",
             Step::Purge => "purge",
         }
@@ -225,12 +291,13 @@ impl Step {
 }
 
 impl Status {
-    pub const ALL: [Status; 6] = [
+    pub const ALL: [Status; 7] = [
         Status::Creating,
         Status::Running,
         Status::Paused,
         Status::Stopped,
         Status::Failed,
+        Status::Copying,
         Status::Deleting,
     ];
 
@@ -241,6 +308,7 @@ impl Status {
             Status::Paused => "paused",
             Status::Stopped => "stopped",
             Status::Failed => "failed",
+            Status::Copying => "copying",
             Status::Deleting => "deleting",
         }
     }
@@ -308,6 +376,11 @@ mod tests {
             made: true,
             stale: false,
             given_up: false,
+            copied: false,
+            take: false,
+            drop: false,
+            restore: false,
+            sync: false,
         }
     }
 
@@ -418,6 +491,66 @@ mod tests {
         assert_eq!(plan(stale, seen(Some(Power::On))), Some(Step::Update));
     }
 
+    /// Rows: what is there. Columns: a snapshot is to be taken, removed, restored; a sync.
+    #[test]
+    fn a_container_with_snapshots() {
+        use Step::*;
+        let table = [
+            (Power::Off, [Snapshot, Drop, Restore, Sync]),
+            (Power::On, [Snapshot, Drop, Kill, Kill]),
+            (Power::Frozen, [Snapshot, Drop, Kill, Kill]),
+        ];
+        for (power, steps) in table {
+            for wants in [Wants::On, Wants::Off, Wants::Frozen] {
+                let asked = [
+                    Desired {
+                        take: true,
+                        ..desired(wants)
+                    },
+                    Desired {
+                        drop: true,
+                        ..desired(wants)
+                    },
+                    Desired {
+                        restore: true,
+                        ..desired(wants)
+                    },
+                    Desired {
+                        sync: true,
+                        ..desired(wants)
+                    },
+                ];
+                for (asked, step) in asked.into_iter().zip(steps) {
+                    assert_eq!(plan(asked, seen(Some(power))), Some(step), "{power:?}");
+                }
+            }
+        }
+        // of a container that failed, a snapshot can still be removed
+        let failed = Desired {
+            given_up: true,
+            drop: true,
+            ..desired(Wants::On)
+        };
+        assert_eq!(plan(failed, seen(Some(Power::Off))), Some(Drop));
+    }
+
+    #[test]
+    fn a_copy_is_copying_until_it_is_made_and_while_it_is_synced() {
+        let copy = Desired {
+            copied: true,
+            made: false,
+            ..desired(Wants::Off)
+        };
+        assert_eq!(plan(copy, None), Some(Step::Copy));
+        assert_eq!(plan(copy, seen(Some(Power::Remains))), Some(Step::Delete));
+        assert_eq!(status(copy, None, Status::Copying, true), Status::Copying);
+        let made = Desired { made: true, ..copy };
+        let off = seen(Some(Power::Off));
+        assert_eq!(status(made, off, Status::Copying, true), Status::Stopped);
+        let synced = Desired { sync: true, ..made };
+        assert_eq!(status(synced, off, Status::Stopped, true), Status::Copying);
+    }
+
     #[test]
     fn only_deletion_goes_on_after_giving_up() {
         for power in POWERS {
@@ -502,7 +635,7 @@ mod tests {
     /// A runtime that does what it is told, from any state.
     fn act(step: Step, desired: &mut Desired, seen: &mut Option<Seen>, incarnation: &mut u64) {
         let power = match step {
-            Step::Create => {
+            Step::Create | Step::Copy => {
                 desired.made = true;
                 seen.map_or(Some(Power::Off), |seen| Some(seen.power))
             }
@@ -511,6 +644,23 @@ mod tests {
             Step::Freeze => Some(Power::Frozen),
             Step::Update => {
                 desired.stale = false;
+                seen.map(|seen| seen.power)
+            }
+            Step::Snapshot => {
+                desired.take = false;
+                seen.map(|seen| seen.power)
+            }
+            Step::Drop => {
+                desired.drop = false;
+                seen.map(|seen| seen.power)
+            }
+            Step::Restore | Step::Sync => {
+                if step == Step::Restore {
+                    desired.restore = false;
+                } else {
+                    desired.sync = false;
+                }
+                desired.stale = true;
                 seen.map(|seen| seen.power)
             }
             Step::Delete | Step::Purge => None,
@@ -533,8 +683,12 @@ mod tests {
             made: bool,
             stale: bool,
             given_up: bool,
+            (copied, take, drop, restore, sync) in any::<(bool, bool, bool, bool, bool)>(),
         ) -> Desired {
-            Desired { wants, force, restart_from: restart, made, stale, given_up }
+            Desired {
+                wants, force, restart_from: restart, made, stale, given_up,
+                copied, take, drop, restore, sync,
+            }
         }
     }
 
@@ -550,7 +704,7 @@ mod tests {
             let mut incarnation = incarnation;
             let mut seen = power.map(|power| Seen { power, incarnation, ready: true });
             let mut purged = false;
-            for _ in 0..12 {
+            for _ in 0..20 {
                 // What is between two states arrives in one of them by itself.
                 if let Some(at) = seen.as_mut().filter(|at| at.power == Power::Changing) {
                     at.power = settles;
@@ -560,6 +714,15 @@ mod tests {
                     prop_assert!(matches!(step, Step::Delete | Step::Purge), "{step:?} of what should be gone");
                 }
                 prop_assert!(step != Step::Purge || seen.is_none(), "forgot a machine that is there");
+                let off = seen.is_some_and(|seen| seen.power == Power::Off);
+                prop_assert!(
+                    off || !matches!(step, Step::Restore | Step::Sync),
+                    "{step:?} of a disk in use"
+                );
+                prop_assert!(
+                    !(desired.restore || desired.sync) || step != Step::Start,
+                    "started on a disk that is to be replaced"
+                );
                 purged |= step == Step::Purge;
                 if purged { break }
                 act(step, &mut desired, &mut seen, &mut incarnation);
@@ -576,6 +739,8 @@ mod tests {
                 prop_assert_eq!(power, Some(want));
                 prop_assert!(desired.made && !desired.stale || power == Some(Power::Frozen));
                 prop_assert_eq!(plan(desired, seen), None);
+                let left = desired.take || desired.drop || desired.restore || desired.sync;
+                prop_assert!(!left, "something was not done: {:?}", desired);
             }
         }
     }

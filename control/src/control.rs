@@ -36,6 +36,8 @@ pub struct Parts {
     pub host: Host,
     pub identity: Identity,
     pub nudges: Nudges,
+    /// Told of every end of a step about a container's disk, for those who wait for one.
+    pub disks: tokio::sync::watch::Sender<()>,
     pub publisher: Publisher,
     pub metrics: Metrics,
 }
@@ -152,6 +154,7 @@ impl Control {
         Control(Arc::new(Parts {
             auth,
             nudges: Nudges::default(),
+            disks: tokio::sync::watch::Sender::new(()),
             publisher: Publisher::new(generation),
             metrics: Metrics::new(),
             config,

@@ -24,7 +24,7 @@ use crate::control::Control;
 use crate::ready;
 use crate::runtime::{Limits, Machine, Observed, Power, RuntimeError};
 use crate::store::containers::{self, Container, Sighting};
-use crate::store::{StoreError, tombstones};
+use crate::store::{StoreError, snapshots, tombstones};
 
 /// A runtime that has not answered a step by then is taken for stuck; the step is tried again.
 const STEP_MOST: Duration = Duration::from_secs(600);
@@ -220,6 +220,15 @@ impl Reconciler {
 
     async fn try_sweep(&self) -> Result<(), String> {
         let control = &self.control;
+        let now = control.now();
+        let over = control
+            .store
+            .write("end snapshots whose time is over", move |db| {
+                snapshots::expire(db, now)
+            })
+            .await
+            .map_err(|error| chain(&error))?;
+        over.into_iter().for_each(|id| control.nudges.nudge(id));
         // The machines first: one that is made after this look has its row before the next line.
         let observed = tokio::time::timeout(LOOK_MOST, control.runtime.observe())
             .await
@@ -504,7 +513,13 @@ impl Reconciler {
     ) -> Result<Ended, StoreError> {
         let control = &self.control;
         let turns = match step {
-            Step::Create | Step::Start | Step::Delete => &self.heavy,
+            Step::Create
+            | Step::Copy
+            | Step::Snapshot
+            | Step::Restore
+            | Step::Sync
+            | Step::Start
+            | Step::Delete => &self.heavy,
             _ => &self.light,
         };
         let _turn = tokio::select! {
@@ -514,10 +529,19 @@ impl Reconciler {
         let id = row.id;
         let began = Instant::now();
         tracing::debug!(container.id = %id, %step, "taking a step");
-        let act = self.act(step, row);
+        if step == Step::Sync {
+            control
+                .store
+                .write("note that a sync begins", move |db| {
+                    snapshots::sync_begins(db, id)
+                })
+                .await?;
+        }
+        let mut size = None;
+        let act = self.act(step, row, &mut size);
         let result = if step == Step::Stop {
             // The machine may take its time to shut down; the user need not wait for it.
-            tokio::pin!(act);
+            let mut act = Box::pin(act);
             loop {
                 tokio::select! {
                     result = &mut act => break result,
@@ -541,7 +565,7 @@ impl Reconciler {
         }
         let (version, now) = (row.version, control.now());
         match step {
-            Step::Create => {
+            Step::Create | Step::Copy => {
                 control
                     .store
                     .write("note a made container", move |db| {
@@ -571,6 +595,28 @@ impl Reconciler {
                 self.starts().remove(&id);
             }
             Step::Freeze | Step::Thaw => {}
+            Step::Snapshot | Step::Drop | Step::Restore | Step::Sync => {
+                let row = row.clone();
+                control
+                    .store
+                    .write("note a change of a disk", move |db| {
+                        let disk = &row.disk;
+                        match (step, &disk.taking, &disk.dropping, &disk.restoring) {
+                            (Step::Snapshot, Some(name), ..) => {
+                                snapshots::taken(db, &row, name, size, now)
+                            }
+                            (Step::Drop, _, Some(name), _) => {
+                                snapshots::dropped(db, &row, name, now)
+                            }
+                            (Step::Restore, _, _, Some(name)) => {
+                                snapshots::restored(db, &row, name, now)
+                            }
+                            _ => snapshots::synced(db, &row, now),
+                        }
+                    })
+                    .await?;
+                control.disks.send_replace(());
+            }
         }
         tracing::info!(
             container.id = %id,
@@ -580,9 +626,28 @@ impl Reconciler {
         Ok(Ended::Done)
     }
 
-    async fn act(&self, step: Step, row: &Container) -> Result<(), RuntimeError> {
+    /// `size` is that of a snapshot that was taken.
+    async fn act(
+        &self,
+        step: Step,
+        row: &Container,
+        size: &mut Option<u64>,
+    ) -> Result<(), RuntimeError> {
         let runtime = &self.control.runtime;
         let (id, limits) = (row.id, self.control.config.machine_limits);
+        let disk = &row.disk;
+        let planned = |name: &Option<String>| {
+            name.clone().ok_or(RuntimeError::Permanent {
+                act: step.as_str(),
+                reason: "nothing of the kind is wanted".to_owned(),
+            })
+        };
+        let source = || {
+            disk.source.clone().ok_or(RuntimeError::Permanent {
+                act: step.as_str(),
+                reason: "it is no copy".to_owned(),
+            })
+        };
         let act = async {
             match step {
                 Step::Create => runtime.create(&machine(row, limits)).await,
@@ -592,6 +657,14 @@ impl Reconciler {
                 Step::Freeze => runtime.freeze(id).await,
                 Step::Thaw => runtime.thaw(id).await,
                 Step::Update => runtime.update(&machine(row, limits)).await,
+                Step::Copy => runtime.copy(&machine(row, limits), &source()?).await,
+                Step::Snapshot => {
+                    *size = runtime.snapshot(id, &planned(&disk.taking)?).await?;
+                    Ok(())
+                }
+                Step::Drop => runtime.drop_snapshot(id, &planned(&disk.dropping)?).await,
+                Step::Restore => runtime.restore(id, &planned(&disk.restoring)?).await,
+                Step::Sync => runtime.sync(&machine(row, limits), source()?.id).await,
                 Step::Delete => runtime.delete(id).await,
                 Step::Purge => Ok(()),
             }
@@ -619,8 +692,15 @@ impl Reconciler {
         let (id, now) = (row.id, control.now());
         let attempts = control.config.pace.attempts;
         let forever = match &error {
+            // The source of a copy was deleted meanwhile.
+            RuntimeError::NoMachine(of) if *of != id => {
+                failures.permanent = failures.permanent.max(attempts.saturating_sub(1));
+                true
+            }
             RuntimeError::Transient { .. } | RuntimeError::NoMachine(_) => false,
-            RuntimeError::NoImage(_) | RuntimeError::Unsupported(_) => {
+            RuntimeError::NoImage(_)
+            | RuntimeError::NoSnapshot { .. }
+            | RuntimeError::Unsupported(_) => {
                 failures.permanent = failures.permanent.max(attempts.saturating_sub(1));
                 true
             }
@@ -631,7 +711,7 @@ impl Reconciler {
         control.metrics.failed(step, kind);
         tracing::warn!(container.id = %id, %step, kind, error = %reason, "{step} of container {id} failed");
         // A deletion is never given up: what is left would be nobody's.
-        if !forever || matches!(step, Step::Delete | Step::Purge) {
+        if !forever || matches!(step, Step::Delete | Step::Purge | Step::Drop) {
             failures.transient += 1;
             return self.pause(failures.transient, changed).await;
         }
@@ -658,6 +738,23 @@ impl Reconciler {
                     })
                     .await
             }
+            // What there is of it is removed, and the container goes on without.
+            Step::Snapshot | Step::Restore => {
+                control
+                    .store
+                    .write("give up on a snapshot", move |db| {
+                        match (step, &row.disk.taking, &row.disk.restoring) {
+                            (Step::Snapshot, Some(name), _) => {
+                                snapshots::not_taken(db, &row, name, &reason, now)
+                            }
+                            (Step::Restore, _, Some(name)) => {
+                                snapshots::not_restored(db, &row, name, &reason, now)
+                            }
+                            _ => Ok(()),
+                        }
+                    })
+                    .await
+            }
             _ => {
                 let reason = format!("{step}: {reason}");
                 control
@@ -668,6 +765,7 @@ impl Reconciler {
                     .await
             }
         };
+        control.disks.send_replace(());
         if let Err(error) = written {
             self.database_failed(&error, failures, changed).await;
         }

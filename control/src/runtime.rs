@@ -98,11 +98,21 @@ pub struct Ran {
     pub stderr: Vec<u8>,
 }
 
+/// What a copy is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub id: Id,
+    /// One of its snapshots; its disk as it is now where none is named.
+    pub snapshot: Option<String>,
+}
+
 /// Why the runtime could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     #[error("no machine {0}")]
     NoMachine(Id),
+    #[error("no snapshot `{name}` of machine {id}")]
+    NoSnapshot { id: Id, name: String },
     #[error("no image `{0}`; list them with `hoody images list`")]
     NoImage(String),
     #[error("the runtime cannot {0}")]
@@ -155,6 +165,24 @@ pub trait Runtime: Send + Sync + 'static {
     /// Make what can change on an existing machine as `machine` says: environment, limits,
     /// autostart, key. What needs a restart holds from the next start on.
     async fn update(&self, machine: &Machine) -> Result<(), RuntimeError>;
+
+    /// Keep what its disk holds now under a name; it may run. How many bytes the snapshot holds,
+    /// where that is counted.
+    async fn snapshot(&self, id: Id, name: &str) -> Result<Option<u64>, RuntimeError>;
+
+    /// Make its disk what it was in the snapshot. It is off; it keeps its address, and has to be
+    /// told its settings again by an update.
+    async fn restore(&self, id: Id, name: &str) -> Result<(), RuntimeError>;
+
+    /// Remove a snapshot, also one that was only half taken.
+    async fn drop_snapshot(&self, id: Id, name: &str) -> Result<(), RuntimeError>;
+
+    /// Make it with the disk of another, which may run, and an identity of its own. It is off.
+    async fn copy(&self, machine: &Machine, source: &Source) -> Result<(), RuntimeError>;
+
+    /// Make the disk of a machine that is off what its source's is now; it keeps its identity,
+    /// and has to be told its settings again by an update.
+    async fn sync(&self, machine: &Machine, source: Id) -> Result<(), RuntimeError>;
 
     /// Run a program in it as its root.
     async fn exec(&self, id: Id, argv: &[&str]) -> Result<Ran, RuntimeError>;

@@ -12,6 +12,7 @@ pub mod node;
 pub mod projects;
 pub mod rules;
 pub mod sessions;
+pub mod snapshots;
 pub mod status_logs;
 pub mod tokens;
 pub mod tombstones;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use control::runtime::fake::{Act, Moment, Trouble};
 use control::runtime::{Power, Runtime};
 use routes::Id;
+use serde_json::json;
 use support::{Me, Node, World};
 
 /// What the user does until the step comes up.
@@ -25,10 +26,15 @@ enum Story {
     Change,
     Delete,
     DeleteStopped,
+    Snapshot,
+    DropSnapshot,
+    Restore,
+    Copy,
+    Sync,
 }
 
 impl Story {
-    const ALL: [(Story, &'static [Act]); 10] = [
+    const ALL: [(Story, &'static [Act]); 15] = [
         (Story::Create, &[Act::Create, Act::Start]),
         (Story::Stop, &[Act::Stop]),
         (Story::ForceStop, &[Act::Kill]),
@@ -39,6 +45,11 @@ impl Story {
         (Story::Change, &[Act::Update]),
         (Story::Delete, &[Act::Delete]),
         (Story::DeleteStopped, &[Act::Delete]),
+        (Story::Snapshot, &[Act::Snapshot]),
+        (Story::DropSnapshot, &[Act::Drop]),
+        (Story::Restore, &[Act::Kill, Act::Restore, Act::Start]),
+        (Story::Copy, &[Act::Copy]),
+        (Story::Sync, &[Act::Sync]),
     ];
 
     /// Bring a container to where the story begins.
@@ -52,6 +63,20 @@ impl Story {
             Story::Resume => {
                 me.manage(container, "pause").await.ok();
                 me.until(container, "paused").await;
+            }
+            Story::DropSnapshot | Story::Restore => {
+                me.node.fake.write(container.parse().unwrap(), "a", "1");
+                let path = format!("/api/v1/containers/{container}/snapshots");
+                me.post(&path, json!({ "alias": "one" })).await.ok();
+                me.node.fake.write(container.parse().unwrap(), "a", "2");
+            }
+            Story::Copy => me.node.fake.write(container.parse().unwrap(), "a", "1"),
+            Story::Sync => {
+                me.node.fake.write(container.parse().unwrap(), "a", "1");
+                Story::Copy.tell(me, container).await;
+                let copy = copy_of(me, container).await;
+                me.until(&copy, "stopped").await;
+                me.node.fake.write(container.parse().unwrap(), "a", "2");
             }
             _ => {}
         }
@@ -73,19 +98,98 @@ impl Story {
                     .ok(),
             ),
             Story::Delete | Story::DeleteStopped => drop(me.delete(&path).await.ok()),
+            Story::Snapshot => {
+                drop(me.post(&format!("{path}/snapshots"), json!({})).await);
+            }
+            Story::DropSnapshot => {
+                drop(me.delete(&format!("{path}/snapshots/one")).await.ok());
+            }
+            Story::Restore => {
+                drop(me.put(&format!("{path}/snapshots/one"), json!({})).await);
+            }
+            Story::Copy => {
+                let project = me.get(&path).await.ok()["project_id"].clone();
+                let body = json!({ "target_project_id": project, "name": "copy" });
+                let copy = me.post(&format!("{path}/copy"), body).await.ok();
+                assert_eq!(copy["status"], "copying");
+            }
+            Story::Sync => {
+                let copy = copy_of(me, container).await;
+                let path = format!("/api/v1/containers/{copy}/sync");
+                me.post(&path, json!({})).await.ok();
+            }
         }
     }
 
     fn end(self) -> &'static str {
         match self {
-            Story::Create | Story::Start | Story::Restart | Story::Resume | Story::Change => {
-                "running"
-            }
+            Story::Create
+            | Story::Start
+            | Story::Restart
+            | Story::Resume
+            | Story::Change
+            | Story::Snapshot
+            | Story::DropSnapshot
+            | Story::Restore
+            | Story::Copy
+            | Story::Sync => "running",
             Story::Stop | Story::ForceStop => "stopped",
             Story::Pause => "paused",
             Story::Delete | Story::DeleteStopped => "gone",
         }
     }
+}
+
+/// The copy of a container.
+async fn copy_of(me: &Me<'_>, container: &str) -> String {
+    let all = me.get("/api/v1/containers/").await.ok();
+    let all = all["containers"].as_array().unwrap().iter();
+    let mut copies = all.filter(|one| one["source_container_id"] == container);
+    copies.next().unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+/// What the story did to disks is done, and done whole.
+async fn disks(story: Story, node: &Node, container: &str) {
+    let (me, fake) = (node.admin().await, &node.fake);
+    let id: Id = container.parse().unwrap();
+    let kept = async || {
+        let path = format!("/api/v1/containers/{container}/snapshots");
+        let list = me.get(&path).await.ok();
+        let names = list["snapshots"].as_array().unwrap().iter();
+        names
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let mut done = false;
+    for _ in 0..500 {
+        done = match story {
+            Story::Snapshot => kept().await.len() == 1 && fake.snapshots(id) == kept().await,
+            Story::DropSnapshot => kept().await.is_empty() && fake.snapshots(id).is_empty(),
+            Story::Restore => {
+                fake.read(id, "a").as_deref() == Some("1") && fake.snapshots(id) == kept().await
+            }
+            Story::Copy | Story::Sync => {
+                let copy = copy_of(&me, container).await;
+                let at: Id = copy.parse().unwrap();
+                let status = me.get(&format!("/api/v1/containers/{copy}")).await.ok();
+                status["status"] == "stopped"
+                    && fake.read(at, "a") == fake.read(id, "a")
+                    && fake.identity(at) != fake.identity(id)
+                    && fake.identity(at).is_some()
+            }
+            _ => true,
+        };
+        if done {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(
+        done,
+        "{story:?}: {:?} {:?}",
+        fake.snapshots(id),
+        kept().await
+    );
 }
 
 /// Rows, machines, directories and places all know the same containers.
@@ -131,13 +235,17 @@ async fn check(story: Story, act: Act, moment: Moment) {
         if story == Story::Create {
             world.fake.trouble(act, moment, Trouble::Hang, 1);
             container = me.container(&project, "web").await;
+            world.fake.hung(1).await;
         } else {
             container = me.container(&project, "web").await;
             story.set_up(&me, &container).await;
             world.fake.trouble(act, moment, Trouble::Hang, 1);
-            story.tell(&me, &container).await;
+            tokio::select! {
+                () = story.tell(&me, &container) => world.fake.hung(1).await,
+                // who waits for the end of a step that hangs waits on
+                () = world.fake.hung(1) => {}
+            }
         }
-        world.fake.hung(1).await;
     } // killed here
     let node = world.start().await;
     let me = node.admin().await;
@@ -148,7 +256,7 @@ async fn check(story: Story, act: Act, moment: Moment) {
     let want = match story.end() {
         "running" => Some((
             Power::On,
-            if matches!(story, Story::Start | Story::Restart) {
+            if matches!(story, Story::Start | Story::Restart | Story::Restore) {
                 2
             } else {
                 1
@@ -172,6 +280,7 @@ async fn check(story: Story, act: Act, moment: Moment) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(seen, want, "{story:?} killed at {act:?} {moment:?}");
+    disks(story, &node, &container).await;
     if story == Story::Change {
         let want = [("A".to_owned(), "1".to_owned())];
         for _ in 0..500 {
@@ -203,7 +312,7 @@ async fn killed_at_every_boundary_of_every_step() {
     while let Some(result) = all.join_next().await {
         result.unwrap();
     }
-    assert_eq!(kills, 36);
+    assert_eq!(kills, 57);
 }
 
 /// A deletion that arrives while anything else is under way, and a kill on top of it.

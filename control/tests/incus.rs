@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::runtime::incus::{Incus, Settings};
-use control::runtime::{Limits, Machine, Observed, Power, Runtime, RuntimeError};
+use control::runtime::{Limits, Machine, Observed, Power, Runtime, RuntimeError, Source};
 use routes::Id;
 
 /// Stands in for the kit: a socket that accepts, nothing else.
@@ -522,4 +522,204 @@ async fn a_machine_does_not_reach_what_clouds_keep_beside_it() {
         "{rules}"
     );
     rig.engine.delete(id).await.unwrap();
+}
+
+/// What tells a machine from others, as it says itself.
+const WHO: &str = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname";
+
+/// What the engine has beside the machine, by the name of its kind.
+fn engine_says(path: &str) -> String {
+    let name = std::env::var("HOODY_ENGINE").unwrap();
+    let asked = format!("{path}?project={name}");
+    let said = std::process::Command::new("incus")
+        .args(["query", &asked])
+        .output()
+        .unwrap();
+    String::from_utf8(said.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_a_running_machine_brings_back_its_files() {
+    let rig = Rig::start().await;
+    let mut machine = machine();
+    let id = machine.id;
+    let before = rig.turn_on(&machine).await;
+    rig.sh(id, "echo old > /root/page").await;
+    let begun = Instant::now();
+    let size = rig.engine.snapshot(id, "snap-1").await.unwrap();
+    println!("snapshot {:?}, {size:?} bytes", begun.elapsed());
+    assert_eq!(rig.see(id).await.power, Power::On, "it was not stopped");
+    rig.engine.snapshot(id, "snap-1").await.unwrap(); // as after a crash
+    let who = rig.sh(id, WHO).await;
+    rig.sh(id, "rm /root/page; echo new > /root/other").await;
+    machine.environment = vec![("GREETING".to_owned(), "later".to_owned())];
+    rig.engine.update(&machine).await.unwrap();
+
+    rig.engine.kill(id).await.unwrap();
+    let begun = Instant::now();
+    rig.engine.restore(id, "snap-1").await.unwrap();
+    println!("restore {:?}", begun.elapsed());
+    rig.engine.restore(id, "snap-1").await.unwrap();
+    rig.engine.update(&machine).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    let after = rig.ready(id).await;
+    assert_eq!(
+        (after.address, after.owners),
+        (before.address, before.owners)
+    );
+    assert!(after.incarnation > before.incarnation);
+    assert_eq!(
+        rig.sh(id, "cat /root/page; ls /root/other 2>/dev/null; true")
+            .await,
+        "old"
+    );
+    assert_eq!(rig.sh(id, WHO).await, who);
+    assert_eq!(
+        rig.sh(id, ". /etc/environment; echo $GREETING").await,
+        "later"
+    );
+    let none = rig.engine.restore(id, "snap-2").await;
+    assert!(
+        matches!(none, Err(RuntimeError::NoSnapshot { .. })),
+        "{none:?}"
+    );
+
+    rig.engine.drop_snapshot(id, "snap-1").await.unwrap();
+    rig.engine.drop_snapshot(id, "snap-1").await.unwrap();
+    let path = format!("/1.0/instances/c-{id}/snapshots");
+    assert_eq!(engine_says(&path).trim(), "[]");
+    rig.engine.snapshot(id, "snap-3").await.unwrap();
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_running_machine_is_another_with_its_files() {
+    let rig = Rig::start().await;
+    let one = machine();
+    let mut two = Machine {
+        hostname: "twin".to_owned(),
+        ssh_public_key: None,
+        ..machine()
+    };
+    two.environment = vec![("GREETING".to_owned(), "twin".to_owned())];
+    let on = rig.turn_on(&one).await;
+    // links where the copy's own files go: nothing is written through them
+    rig.sh(
+        one.id,
+        "echo mine > /root/page; mkdir -p /var/lib/systemd; echo kept > /root/victim; \
+         ln -sf /root/victim /var/lib/systemd/random-seed",
+    )
+    .await;
+    let source = Source {
+        id: one.id,
+        snapshot: None,
+    };
+    let begun = Instant::now();
+    rig.engine.copy(&two, &source).await.unwrap();
+    println!("copy {:?}", begun.elapsed());
+    rig.engine.copy(&two, &source).await.unwrap(); // again changes nothing
+    assert_eq!(rig.see(two.id).await.power, Power::Off);
+    assert_eq!(rig.see(one.id).await, on, "the source goes on");
+    rig.engine.start(two.id).await.unwrap();
+    let twin = rig.ready(two.id).await;
+    assert_ne!((twin.address, twin.owners), (on.address, on.owners));
+    assert_ne!(twin.owners.base, on.owners.base);
+    assert_ne!(twin.directory, on.directory);
+    let (first, second) = (rig.sh(one.id, WHO).await, rig.sh(two.id, WHO).await);
+    for (first, second) in first.lines().zip(second.lines()) {
+        assert_ne!(first, second, "something tells them not apart");
+        assert!(!second.is_empty());
+    }
+    let mac = "cat /sys/class/net/eth0/address";
+    assert_ne!(rig.sh(one.id, mac).await, rig.sh(two.id, mac).await);
+    assert!(second.ends_with("twin"), "{second}");
+    assert_eq!(
+        rig.sh(two.id, "cat /root/page /root/victim").await,
+        "mine\nkept"
+    );
+    assert_eq!(
+        rig.sh(two.id, ". /etc/environment; echo $GREETING").await,
+        "twin"
+    );
+    assert_eq!(
+        rig.sh(two.id, "systemctl is-system-running --wait; true")
+            .await,
+        "running"
+    );
+
+    // of a machine that is not there
+    let gone = Source {
+        id: Id(rand::random()),
+        snapshot: None,
+    };
+    let none = rig.engine.copy(&machine(), &gone).await;
+    assert!(
+        matches!(none, Err(RuntimeError::NoMachine(id)) if id == gone.id),
+        "{none:?}"
+    );
+    for id in [one.id, two.id] {
+        rig.engine.delete(id).await.unwrap();
+        rig.is_gone(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_carries_a_change_and_keeps_the_identity() {
+    let rig = Rig::start().await;
+    let one = machine();
+    let two = Machine {
+        hostname: "twin".to_owned(),
+        environment: vec![("GREETING".to_owned(), "twin".to_owned())],
+        ..machine()
+    };
+    rig.turn_on(&one).await;
+    rig.sh(one.id, "echo 1 > /root/page; echo x > /root/goes")
+        .await;
+    rig.engine.snapshot(one.id, "snap-1").await.unwrap();
+    rig.sh(one.id, "echo 2 > /root/page").await;
+    let source = Source {
+        id: one.id,
+        snapshot: Some("snap-1".to_owned()),
+    };
+    rig.engine.copy(&two, &source).await.unwrap();
+    rig.engine.start(two.id).await.unwrap();
+    let before = rig.ready(two.id).await;
+    let who = rig.sh(two.id, WHO).await;
+    assert_eq!(rig.sh(two.id, "cat /root/page").await, "1");
+    rig.engine.kill(two.id).await.unwrap();
+
+    rig.sh(one.id, "echo 3 > /root/page; rm /root/goes").await;
+    let begun = Instant::now();
+    rig.engine.sync(&two, one.id).await.unwrap();
+    println!("sync {:?}", begun.elapsed());
+    rig.engine.sync(&two, one.id).await.unwrap(); // as after a crash
+    rig.engine.update(&two).await.unwrap();
+    rig.engine.start(two.id).await.unwrap();
+    let after = rig.ready(two.id).await;
+    assert_eq!(
+        (after.address, after.owners),
+        (before.address, before.owners)
+    );
+    assert_eq!(rig.sh(two.id, WHO).await, who);
+    assert_eq!(
+        rig.sh(two.id, "cat /root/page; ls /root/goes 2>/dev/null; true")
+            .await,
+        "3"
+    );
+    assert_eq!(
+        rig.sh(two.id, ". /etc/environment; echo $GREETING").await,
+        "twin"
+    );
+    let path = format!("/1.0/instances/c-{}/snapshots", one.id);
+    assert!(engine_says(&path).contains("snap-1") && !engine_says(&path).contains("sync-"));
+    let path = format!("/1.0/instances/c-{}", two.id);
+    assert!(
+        !engine_says(&path).contains("user.hoody.identity"),
+        "its keys stay inside"
+    );
+    for id in [one.id, two.id] {
+        rig.engine.delete(id).await.unwrap();
+        rig.is_gone(id).await;
+    }
 }

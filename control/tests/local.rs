@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::runtime::local::{Local, LocalError, Settings};
-use control::runtime::{Limits, Machine, Observed, Power, Runtime, RuntimeError};
+use control::runtime::{Limits, Machine, Observed, Power, Runtime, RuntimeError, Source};
 use routes::Id;
 use tempfile::TempDir;
 
@@ -311,4 +311,84 @@ async fn half_a_machine_is_remains() {
         Local::open(missing).await,
         Err(LocalError::NoKit(_))
     ));
+}
+
+#[tokio::test]
+async fn homes_are_kept_brought_back_and_copied() {
+    let host = Host::new(false);
+    let (id, twin) = (host.id, control::words::id());
+    let local = host.open().await;
+    local.create(&machine(id, &[])).await.unwrap();
+    local.start(id).await.unwrap();
+    ready(&local, id).await;
+    let home = |id: Id| {
+        let root = host.directory.path().join("containers");
+        root.join(id.to_string()).join("home")
+    };
+    let page = |id: Id| std::fs::read_to_string(home(id).join("page")).unwrap();
+    std::fs::write(home(id).join("page"), "old").unwrap();
+    std::os::unix::fs::symlink("page", home(id).join("link")).unwrap();
+    let size = local.snapshot(id, "one").await.unwrap();
+    assert!(size > Some(0));
+    assert_eq!(seen(&local, id).await.power, Power::On, "it runs on");
+    std::fs::write(home(id).join("page"), "new").unwrap();
+    // again, as after a crash: it is what it was
+    local.snapshot(id, "one").await.unwrap();
+
+    let source = |snapshot: Option<&str>| Source {
+        id,
+        snapshot: snapshot.map(str::to_owned),
+    };
+    local
+        .copy(&machine(twin, &[]), &source(Some("one")))
+        .await
+        .unwrap();
+    local
+        .copy(&machine(twin, &[]), &source(None))
+        .await
+        .unwrap(); // again changes nothing
+    assert_eq!((page(twin).as_str(), page(id).as_str()), ("old", "new"));
+    assert_eq!(seen(&local, twin).await.power, Power::Off);
+    assert!(
+        std::fs::symlink_metadata(home(twin).join("link"))
+            .unwrap()
+            .is_symlink()
+    );
+    std::fs::write(home(twin).join("own"), "x").unwrap();
+    local.sync(&machine(twin, &[]), id).await.unwrap();
+    assert_eq!(page(twin), "new");
+    assert!(!home(twin).join("own").exists());
+    assert_eq!(
+        seen(&local, id).await.power,
+        Power::On,
+        "the source runs on"
+    );
+
+    local.kill(id).await.unwrap();
+    local.restore(id, "one").await.unwrap();
+    // a restore that was cut off between two renames
+    std::fs::rename(home(id), home(id).with_file_name("home.old")).unwrap();
+    local.restore(id, "one").await.unwrap();
+    assert_eq!(page(id), "old");
+    local.start(id).await.unwrap();
+    ready(&local, id).await;
+    local.drop_snapshot(id, "one").await.unwrap();
+    local.drop_snapshot(id, "one").await.unwrap();
+    let none = local.restore(id, "one").await;
+    assert!(
+        matches!(none, Err(RuntimeError::NoSnapshot { .. })),
+        "{none:?}"
+    );
+    let none = local
+        .copy(&machine(Id([9; 12]), &[]), &source(Some("one")))
+        .await;
+    assert!(
+        matches!(none, Err(RuntimeError::NoSnapshot { .. })),
+        "{none:?}"
+    );
+    assert_eq!(seen(&local, Id([9; 12])).await.power, Power::Remains);
+    for id in [id, twin, Id([9; 12])] {
+        local.delete(id).await.unwrap();
+        assert!(local.observe_one(id).await.unwrap().is_none());
+    }
 }

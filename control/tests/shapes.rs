@@ -43,13 +43,8 @@ impl Contract {
                     .zip(path.split('/'))
                     .all(|(a, b)| a.starts_with('{') || a == b)
         };
-        let fixed = |row: &&Value| !row["path"].as_str().unwrap().contains('{');
-        let all: Vec<&Value> = self.rows.iter().filter(fits).collect();
-        let one = all
-            .iter()
-            .copied()
-            .find(fixed)
-            .or_else(|| all.first().copied());
+        let parameters = |row: &&Value| row["path"].as_str().unwrap().matches('{').count();
+        let one = self.rows.iter().filter(fits).min_by_key(parameters);
         one.unwrap_or_else(|| panic!("{method} {path} is not in the contract"))
     }
 
@@ -165,6 +160,26 @@ impl Checked<'_> {
         }
         self.ask("PUT", &path, whole).await;
         self.ask("DELETE", &path, Value::Null).await;
+    }
+
+    /// Every operation on snapshots and copies.
+    async fn disks(&mut self, container: &str, project: &str) {
+        let all = format!("{container}/snapshots");
+        let body = json!({ "alias": "a", "expiry": 1 });
+        let taken = self.ask("POST", &all, body).await;
+        self.get(&all).await;
+        let one = format!("{all}/{}", taken["snapshot"]["name"].as_str().unwrap());
+        let alias = format!("{one}/alias");
+        self.ask("PUT", &alias, json!({ "alias": null })).await;
+        self.ask("PUT", &one, Value::Null).await;
+        let copy = json!({ "target_project_id": project });
+        let copy = id(&self.ask("POST", &format!("{container}/copy"), copy).await);
+        self.me.until(&copy, "stopped").await;
+        let at = format!("/api/v1/containers/{copy}");
+        self.ask("POST", &format!("{at}/sync"), Value::Null).await;
+        self.me.until(&copy, "stopped").await;
+        self.ask("DELETE", &at, Value::Null).await;
+        self.ask("DELETE", &one, Value::Null).await;
     }
 
     /// Every operation on hooks, settings and aliases.
@@ -334,6 +349,8 @@ async fn answers_have_the_shape_of_the_contract() {
     all.ask("DELETE", &format!("{container}/env/C"), Value::Null)
         .await;
     all.edge(&container, &web).await;
+    all.disks(&container, &project).await;
+    all.me.until(&web, "running").await;
     all.rules(&container, json!({ "project": project, "container": web }))
         .await;
     all.rules(&path, json!({ "project": project })).await;

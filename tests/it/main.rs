@@ -19,6 +19,7 @@ mod projects;
 mod proxy;
 mod realms;
 mod smoke;
+mod snapshots;
 mod terminal;
 mod terminal_screen;
 mod terminal_system;

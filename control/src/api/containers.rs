@@ -24,6 +24,7 @@ use crate::edge;
 use crate::reconcile::hostname;
 use crate::store::containers::{Clash, Filter, Owned, Request};
 use crate::store::rules::Owner;
+use crate::store::snapshots::Disk;
 use crate::store::{self, containers};
 use crate::time;
 use crate::words;
@@ -164,15 +165,19 @@ impl Container {
             volumes: Map::new(),
             ssh_public_key: container.ssh_public_key.clone(),
             comment: container.comment.clone(),
-            source_container_id: None,
+            source_container_id: container
+                .disk
+                .source
+                .as_ref()
+                .map(|source| source.id.to_string()),
             server_expired: false,
             server_expired_at: None,
             server_expired_reason: None,
             created_at: time::text(container.created_at),
             updated_at: time::text(container.updated_at),
             realm_ids: container.realms.iter().map(Id::to_string).collect(),
-            snapshot_count: 0,
-            last_used_snapshot: None,
+            snapshot_count: container.disk.snapshots,
+            last_used_snapshot: container.disk.last_used.clone(),
             pool_id: None,
             proxy_domains: domains.then(|| {
                 let aliases = around.aliases.iter();
@@ -480,7 +485,27 @@ fn yes() -> bool {
     true
 }
 
-enum Refused {
+/// Whether the server that is asked for, by its id or name, is this one: there is no other.
+pub fn on_this_server(control: &Control, asked: &str) -> Result<(), Fault> {
+    if asked == control.identity.id.to_string() || asked == control.config.node {
+        return Ok(());
+    }
+    Err(Fault::not_found(format!(
+        "no server `{asked}`; list them with `hoody servers list`"
+    ))
+    .code("SERVER_NOT_FOUND"))
+}
+
+/// A container that is to be written.
+pub struct New {
+    pub container: store::containers::Container,
+    /// Its name was chosen by the caller; any other will do otherwise.
+    pub named: bool,
+    /// How many there may be on the node.
+    pub of_node: u32,
+}
+
+pub enum Refused {
     NoProject,
     Clash(Clash),
     ProjectFull(u32),
@@ -498,14 +523,7 @@ impl Operation for Create {
     async fn run(self, control: Control, call: Call) -> Result<Container, Fault> {
         let principal = Principal::who_may(&call, Permission::ContainersCreate)?;
         let project = projects::seen(&control, &principal, self.id.0).await?;
-        let server = control.identity.id.to_string();
-        if self.server_id != server && self.server_id != control.config.node {
-            return Err(Fault::not_found(format!(
-                "no server `{}`; list them with `hoody servers list`",
-                self.server_id
-            ))
-            .code("SERVER_NOT_FOUND"));
-        }
+        on_this_server(&control, &self.server_id)?;
         if self.kvm || self.dev_kvm {
             return Err(Fault::forbidden(
                 "this node does not offer virtual machines inside of containers",
@@ -524,7 +542,7 @@ impl Operation for Create {
             None => None,
         };
         let now = control.now();
-        let mut container = store::containers::Container {
+        let container = store::containers::Container {
             id: words::id(),
             project: project.id,
             name: named.clone().unwrap_or_else(words::name),
@@ -551,49 +569,67 @@ impl Operation for Create {
             started_at: None,
             created_at: now,
             updated_at: now,
+            disk: Disk::default(),
         };
-        let of_node = control.config.limits.containers_per_node;
-        let name = container.name.clone();
+        let new = New {
+            named: named.is_some(),
+            of_node: control.config.limits.containers_per_node,
+            container,
+        };
+        let name = new.container.name.clone();
         let written = control
             .store
-            .write("make a container", move |db| {
-                // The project may have been deleted since it was looked up.
-                let Some(project) = store::projects::find(db, container.project)? else {
-                    return Ok(Err(Refused::NoProject));
-                };
-                if let Some(most) = project.max_containers
-                    && containers::count(db, Some(project.id))? >= most
-                {
-                    return Ok(Err(Refused::ProjectFull(most)));
-                }
-                if containers::count(db, None)? >= of_node {
-                    return Ok(Err(Refused::NodeFull(of_node)));
-                }
-                while let Some(clash) = containers::clash(db, &container)? {
-                    if clash == Clash::Key || named.is_some() {
-                        return Ok(Err(Refused::Clash(clash)));
-                    }
-                    container.name = words::name();
-                }
-                containers::insert(db, &container)?;
-                Ok(Ok(Owned { container, project }))
-            })
+            .write("make a container", move |db| add(db, new))
             .await
             .map_err(broken)?;
-        let owned = written.map_err(|refused| match refused {
-            Refused::NoProject => projects::no_project(self.id.0),
-            Refused::Clash(clash) => clashes(clash, &name),
-            Refused::ProjectFull(most) => Fault::conflict(format!(
-                "the project may have {most} containers and has them; delete some"
-            ))
-            .code("LIMIT_REACHED"),
-            Refused::NodeFull(most) => Fault::conflict(format!(
-                "the server has {most} containers and takes no more"
-            ))
-            .code("LIMIT_REACHED"),
-        })?;
+        let owned = written.map_err(|refused| refusal(refused, self.id.0, &name))?;
         control.nudges.nudge(owned.container.id);
         Ok(Container::of(&control, &owned, &Around::default(), false))
+    }
+}
+
+/// Write a new container, unless something stands in its way.
+pub fn add(db: &Connection, new: New) -> rusqlite::Result<Result<Owned, Refused>> {
+    let New {
+        mut container,
+        named,
+        of_node,
+    } = new;
+    // The project may have been deleted since it was looked up.
+    let Some(project) = store::projects::find(db, container.project)? else {
+        return Ok(Err(Refused::NoProject));
+    };
+    if let Some(most) = project.max_containers
+        && containers::count(db, Some(project.id))? >= most
+    {
+        return Ok(Err(Refused::ProjectFull(most)));
+    }
+    if containers::count(db, None)? >= of_node {
+        return Ok(Err(Refused::NodeFull(of_node)));
+    }
+    while let Some(clash) = containers::clash(db, &container)? {
+        if clash == Clash::Key || named {
+            return Ok(Err(Refused::Clash(clash)));
+        }
+        container.name = words::name();
+    }
+    containers::insert(db, &container)?;
+    Ok(Ok(Owned { container, project }))
+}
+
+/// What stood in the way of a new container, to its caller.
+pub fn refusal(refused: Refused, project: Id, name: &str) -> Fault {
+    match refused {
+        Refused::NoProject => projects::no_project(project),
+        Refused::Clash(clash) => clashes(clash, name),
+        Refused::ProjectFull(most) => Fault::conflict(format!(
+            "the project may have {most} containers and has them; delete some"
+        ))
+        .code("LIMIT_REACHED"),
+        Refused::NodeFull(most) => Fault::conflict(format!(
+            "the server has {most} containers and takes no more"
+        ))
+        .code("LIMIT_REACHED"),
     }
 }
 
@@ -695,7 +731,7 @@ impl Operation for Update {
 }
 
 /// A container with what is around it.
-async fn show(control: &Control, owned: Owned, domains: bool) -> Result<Container, Fault> {
+pub async fn show(control: &Control, owned: Owned, domains: bool) -> Result<Container, Fault> {
     let (owned, around) = control
         .store
         .read("read what is around a container", move |db| {

@@ -122,6 +122,7 @@ pub mod rules {
     pub enum Color {}
     pub enum SshKey {}
     pub enum ImageName {}
+    pub enum SnapshotAlias {}
     pub enum VariableName {}
     pub enum VariableValue {}
     pub enum AddressRule {}
@@ -212,6 +213,11 @@ rule!(
     |text| text
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-_./: ".contains(&b))
+);
+rule!(
+    /// Another name of a snapshot; it is part of paths.
+    SnapshotAlias, (1, 100), "^[^/]+$", "must be printable and without `/`",
+    |text| printable(text) && !text.contains('/')
 );
 rule!(
     /// The name of an environment variable.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use routes::table::{KIT_SOCKET, Owners};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 
-use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Usage};
+use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Source, Usage};
 
 /// Serves the kit of a container on [`KIT_SOCKET`] in the directory until it is aborted.
 pub type Serve = Arc<dyn Fn(Id, PathBuf) -> AbortHandle + Send + Sync>;
@@ -33,6 +34,11 @@ pub enum Act {
     Freeze,
     Thaw,
     Update,
+    Copy,
+    Snapshot,
+    Drop,
+    Restore,
+    Sync,
     Delete,
 }
 
@@ -40,7 +46,8 @@ pub enum Act {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Moment {
     Before,
-    /// Half of it is done: of creation and deletion, only the directory is there.
+    /// Half of it is done: of creation, copying and deletion, only the directory is there; of a
+    /// snapshot its name, and of a sync some of the files.
     Midway,
     After,
 }
@@ -50,12 +57,14 @@ pub enum Moment {
 pub enum Trouble {
     Transient,
     Permanent,
+    /// There is no room, which is permanent as well.
+    DiskFull,
     /// It never returns: the moment to take control away.
     Hang,
 }
 
 impl Act {
-    pub const ALL: [Act; 8] = [
+    pub const ALL: [Act; 13] = [
         Act::Create,
         Act::Start,
         Act::Stop,
@@ -63,6 +72,11 @@ impl Act {
         Act::Freeze,
         Act::Thaw,
         Act::Update,
+        Act::Copy,
+        Act::Snapshot,
+        Act::Drop,
+        Act::Restore,
+        Act::Sync,
         Act::Delete,
     ];
 
@@ -75,6 +89,11 @@ impl Act {
             Act::Freeze => "freeze",
             Act::Thaw => "thaw",
             Act::Update => "update",
+            Act::Copy => "copy",
+            Act::Snapshot => "snapshot",
+            Act::Drop => "drop",
+            Act::Restore => "restore",
+            Act::Sync => "sync",
             Act::Delete => "delete",
         }
     }
@@ -98,6 +117,7 @@ struct World {
     /// Everything that was asked, in order.
     asked: Mutex<Vec<(Act, Id)>>,
     hung: watch::Sender<u32>,
+    identities: AtomicU64,
     changes: broadcast::Sender<Id>,
 }
 
@@ -106,6 +126,38 @@ struct Entry {
     machine: Option<Machine>,
     incarnation: u64,
     kit: Option<AbortHandle>,
+    disk: Disk,
+    snapshots: BTreeMap<String, Kept>,
+}
+
+/// What is on the disk of a machine: texts under names.
+type Files = BTreeMap<String, String>;
+
+#[derive(Default)]
+struct Disk {
+    files: Files,
+    /// Tells machines apart; no two have the same.
+    identity: u64,
+}
+
+#[derive(Default)]
+struct Kept {
+    files: Files,
+    /// False of one that was only begun.
+    whole: bool,
+}
+
+impl Entry {
+    fn new(power: Power) -> Entry {
+        Entry {
+            power,
+            machine: None,
+            incarnation: 0,
+            kit: None,
+            disk: Disk::default(),
+            snapshots: BTreeMap::new(),
+        }
+    }
 }
 
 struct Fault {
@@ -126,6 +178,7 @@ impl Fake {
                 faults: Mutex::default(),
                 asked: Mutex::default(),
                 hung: watch::Sender::new(0),
+                identities: AtomicU64::new(1),
                 changes: broadcast::Sender::new(CHANGES),
             }),
         }
@@ -220,15 +273,7 @@ impl Fake {
                     entry.power = power;
                 }
                 (Some(power), None) => {
-                    machines.insert(
-                        id,
-                        Entry {
-                            power,
-                            machine: None,
-                            incarnation: 0,
-                            kit: None,
-                        },
-                    );
+                    machines.insert(id, Entry::new(power));
                 }
             }
         }
@@ -240,6 +285,68 @@ impl Fake {
         self.machines()
             .get(&id)
             .and_then(|entry| entry.machine.clone())
+    }
+
+    /// Write a file on the disk of a machine, as a program in it would.
+    pub fn write(&self, id: Id, name: &str, text: &str) {
+        if let Some(entry) = self.machines().get_mut(&id) {
+            entry.disk.files.insert(name.to_owned(), text.to_owned());
+        }
+    }
+
+    /// A file on the disk of a machine.
+    pub fn read(&self, id: Id, name: &str) -> Option<String> {
+        self.machines().get(&id)?.disk.files.get(name).cloned()
+    }
+
+    /// What tells a machine from all others.
+    pub fn identity(&self, id: Id) -> Option<u64> {
+        Some(self.machines().get(&id)?.disk.identity)
+    }
+
+    /// The names of a machine's snapshots, half-taken ones included.
+    pub fn snapshots(&self, id: Id) -> Vec<String> {
+        self.machines()
+            .get(&id)
+            .map(|entry| entry.snapshots.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Give a machine that has none an identity.
+    fn identify(&self, entry: &mut Entry) {
+        if entry.disk.identity == 0 {
+            entry.disk.identity = self.world.identities.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn note(&self, act: Act, id: Id) {
+        self.world
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((act, id));
+    }
+
+    /// What a copy of this is made from.
+    fn source(&self, source: &Source) -> Result<Files, RuntimeError> {
+        let machines = self.machines();
+        let entry = machines
+            .get(&source.id)
+            .ok_or(RuntimeError::NoMachine(source.id))?;
+        match &source.snapshot {
+            None => Ok(entry.disk.files.clone()),
+            Some(name) => whole(entry, source.id, name),
+        }
+    }
+
+    /// Change a machine that has to be there, between two moments of an act.
+    fn with(
+        &self,
+        id: Id,
+        change: impl FnOnce(&mut Entry) -> Result<(), RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        let mut machines = self.machines();
+        change(machines.get_mut(&id).ok_or(RuntimeError::NoMachine(id))?)
     }
 
     /// Ids of everything there is, directories without a machine included.
@@ -286,6 +393,10 @@ impl Fake {
             Some(Trouble::Permanent) => Err(RuntimeError::Permanent {
                 act: act.name(),
                 reason: reason(),
+            }),
+            Some(Trouble::DiskFull) => Err(RuntimeError::Permanent {
+                act: act.name(),
+                reason: "write: no space left on device".to_owned(),
             }),
             Some(Trouble::Hang) => {
                 self.world.hung.send_modify(|hung| *hung += 1);
@@ -339,6 +450,28 @@ impl Fake {
             address: None,
         })
     }
+}
+
+/// What a snapshot holds that was taken to its end.
+fn whole(entry: &Entry, id: Id, name: &str) -> Result<Files, RuntimeError> {
+    match entry.snapshots.get(name) {
+        Some(kept) if kept.whole => Ok(kept.files.clone()),
+        _ => Err(RuntimeError::NoSnapshot {
+            id,
+            name: name.to_owned(),
+        }),
+    }
+}
+
+/// A disk in use is neither replaced nor brought to another's state.
+fn off(act: Act, entry: &Entry) -> Result<(), RuntimeError> {
+    if entry.power == Power::Off {
+        return Ok(());
+    }
+    Err(RuntimeError::Permanent {
+        act: act.name(),
+        reason: "its disk is in use".to_owned(),
+    })
 }
 
 fn unserve(entry: &Entry, directory: &Path) {
@@ -395,13 +528,9 @@ impl Runtime for Fake {
         self.moment(Act::Create, Moment::Midway).await?;
         {
             let mut machines = self.machines();
-            let entry = machines.entry(id).or_insert(Entry {
-                power: Power::Off,
-                machine: None,
-                incarnation: 0,
-                kit: None,
-            });
+            let entry = machines.entry(id).or_insert_with(|| Entry::new(Power::Off));
             entry.machine = Some(machine.clone());
+            self.identify(entry);
         }
         self.moment(Act::Create, Moment::After).await
     }
@@ -483,6 +612,88 @@ impl Runtime for Fake {
             Ok(())
         })
         .await
+    }
+
+    async fn snapshot(&self, id: Id, name: &str) -> Result<Option<u64>, RuntimeError> {
+        self.note(Act::Snapshot, id);
+        self.moment(Act::Snapshot, Moment::Before).await?;
+        self.with(id, |entry| {
+            entry.snapshots.entry(name.to_owned()).or_default();
+            Ok(())
+        })?;
+        self.moment(Act::Snapshot, Moment::Midway).await?;
+        let mut size = 0;
+        self.with(id, |entry| {
+            let files = entry.disk.files.clone();
+            size = files
+                .iter()
+                .map(|(name, text)| name.len() + text.len())
+                .sum();
+            let kept = entry.snapshots.entry(name.to_owned()).or_default();
+            if !kept.whole {
+                *kept = Kept { files, whole: true };
+            }
+            Ok(())
+        })?;
+        self.moment(Act::Snapshot, Moment::After).await?;
+        Ok(u64::try_from(size).ok())
+    }
+
+    async fn restore(&self, id: Id, name: &str) -> Result<(), RuntimeError> {
+        self.change(Act::Restore, id, |entry, _| {
+            off(Act::Restore, entry)?;
+            entry.disk.files = whole(entry, id, name)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn drop_snapshot(&self, id: Id, name: &str) -> Result<(), RuntimeError> {
+        self.change(Act::Drop, id, |entry, _| {
+            entry.snapshots.remove(name);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn copy(&self, machine: &Machine, source: &Source) -> Result<(), RuntimeError> {
+        let id = machine.id;
+        self.note(Act::Copy, id);
+        self.moment(Act::Copy, Moment::Before).await?;
+        let files = self.source(source)?;
+        std::fs::create_dir_all(self.directory(id)).map_err(failed("copy"))?;
+        self.moment(Act::Copy, Moment::Midway).await?;
+        {
+            let mut machines = self.machines();
+            let entry = machines.entry(id).or_insert_with(|| {
+                let mut entry = Entry::new(Power::Off);
+                entry.disk.files = files;
+                entry
+            });
+            entry.machine = Some(machine.clone());
+            self.identify(entry);
+        }
+        self.moment(Act::Copy, Moment::After).await
+    }
+
+    async fn sync(&self, machine: &Machine, source: Id) -> Result<(), RuntimeError> {
+        self.note(Act::Sync, machine.id);
+        self.moment(Act::Sync, Moment::Before).await?;
+        let files = self.source(&Source {
+            id: source,
+            snapshot: None,
+        })?;
+        self.with(machine.id, |entry| {
+            off(Act::Sync, entry)?;
+            entry.disk.files.extend(files.clone());
+            Ok(())
+        })?;
+        self.moment(Act::Sync, Moment::Midway).await?;
+        self.with(machine.id, |entry| {
+            entry.disk.files = files;
+            Ok(())
+        })?;
+        self.moment(Act::Sync, Moment::After).await
     }
 
     async fn exec(&self, _id: Id, _argv: &[&str]) -> Result<Ran, RuntimeError> {

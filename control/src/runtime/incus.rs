@@ -13,6 +13,7 @@
 //! Nesting is on, so that sandboxes and containers work inside; they stay within the machine's
 //! user ids. The engine starts no machine by itself: its `/hoody/run` has to be there first.
 
+mod disk;
 mod rest;
 
 use std::collections::HashSet;
@@ -35,7 +36,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, broadcast};
 
-use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Usage};
+use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Source, Usage};
 use crate::ready;
 use rest::{File, Rest, RestError};
 
@@ -857,6 +858,8 @@ impl Runtime for Incus {
             .await
             .map_err(|error| failed(act, error))?
         {
+            self.forget_sync(id, instance.text(disk::SYNCED_FROM))
+                .await?;
             if instance.power() == Power::Frozen {
                 self.thaw(id).await?;
             }
@@ -907,6 +910,38 @@ impl Runtime for Incus {
             self.patch(act, machine.id, written).await?;
         }
         Ok(())
+    }
+
+    async fn snapshot(&self, id: Id, name: &str) -> Result<Option<u64>, RuntimeError> {
+        self.take_snapshot(id, name).await
+    }
+
+    async fn restore(&self, id: Id, name: &str) -> Result<(), RuntimeError> {
+        self.bring_back(id, name).await
+    }
+
+    async fn drop_snapshot(&self, id: Id, name: &str) -> Result<(), RuntimeError> {
+        self.remove_snapshot("drop", id, name).await
+    }
+
+    async fn copy(&self, machine: &Machine, source: &Source) -> Result<(), RuntimeError> {
+        match self
+            .instance(machine.id)
+            .await
+            .map_err(|error| failed("copy", error))?
+        {
+            Some(instance) if instance.is_made() => Ok(()),
+            Some(_) => {
+                // begun by a control that did not live to end it: begin again
+                self.delete(machine.id).await?;
+                self.make_copy(machine, source).await
+            }
+            None => self.make_copy(machine, source).await,
+        }
+    }
+
+    async fn sync(&self, machine: &Machine, source: Id) -> Result<(), RuntimeError> {
+        self.bring_over(machine, source).await
     }
 
     async fn exec(&self, id: Id, argv: &[&str]) -> Result<Ran, RuntimeError> {

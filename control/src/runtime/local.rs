@@ -7,12 +7,15 @@
 //!            /kit.log        what the kit says, since its last start
 //!            /run/kit.sock   the directory it shares with the proxy
 //!            /home/          all it may write to
+//!            /snapshots/     what it was
 //! ```
 //!
 //! Where bubblewrap works the process has its own process ids and mounts: the host is read-only
 //! and the node's state hidden. It is still a process of the same user with the host's network:
 //! no isolation is promised. Processes outlive control; the next one finds them by their files,
 //! and by a mark in their environment those that no file tells of.
+
+mod disk;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -32,7 +35,7 @@ use tokio::process::Command;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Usage};
+use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Source, Usage};
 
 /// Names the container in the environment of its processes.
 const MARK: &str = "HOODY_CONTAINER";
@@ -324,6 +327,20 @@ impl Local {
         })
     }
 
+    /// Whether a kit there can be connected to.
+    fn fits(&self, act: &'static str, id: Id) -> Result<(), RuntimeError> {
+        let socket = self.directory(id).join("run").join(KIT_SOCKET);
+        if socket.as_os_str().len() <= SOCKET_PATH {
+            return Ok(());
+        }
+        Err(RuntimeError::Permanent {
+            act,
+            reason: format!(
+                "the path of its socket is longer than {SOCKET_PATH} bytes; use a shorter state directory"
+            ),
+        })
+    }
+
     /// Send a signal to all processes of a machine; how many there were.
     fn signal(&self, id: Id, signal: Signal) -> usize {
         let processes = processes_of(id, read_process(&self.directory(id)));
@@ -567,16 +584,8 @@ impl Runtime for Local {
         if let Some(image) = machine.image.as_deref().filter(|image| *image != IMAGE) {
             return Err(RuntimeError::NoImage(image.to_owned()));
         }
+        self.fits("create", machine.id)?;
         let directory = self.directory(machine.id);
-        let socket = directory.join("run").join(KIT_SOCKET);
-        if socket.as_os_str().len() > SOCKET_PATH {
-            return Err(RuntimeError::Permanent {
-                act: "create",
-                reason: format!(
-                    "the path of its socket is longer than {SOCKET_PATH} bytes; use a shorter state directory"
-                ),
-            });
-        }
         make_directory(&directory.join("home")).map_err(failed("create"))?;
         make_directory(&directory.join("run")).map_err(failed("create"))?;
         self.update(machine).await
@@ -740,6 +749,35 @@ impl Runtime for Local {
                 reason: error.to_string(),
             }),
         }
+    }
+
+    async fn snapshot(&self, id: Id, name: &str) -> Result<Option<u64>, RuntimeError> {
+        self.take_snapshot(id, name).await
+    }
+
+    async fn restore(&self, id: Id, name: &str) -> Result<(), RuntimeError> {
+        self.bring_back(id, name).await
+    }
+
+    async fn drop_snapshot(&self, id: Id, name: &str) -> Result<(), RuntimeError> {
+        self.remove_snapshot(id, name).await
+    }
+
+    async fn copy(&self, machine: &Machine, source: &Source) -> Result<(), RuntimeError> {
+        self.fits("copy", machine.id)?;
+        if self.directory(machine.id).join("machine.json").is_file() {
+            return Ok(());
+        }
+        self.bring_over("copy", machine.id, source).await?;
+        self.update(machine).await
+    }
+
+    async fn sync(&self, machine: &Machine, source: Id) -> Result<(), RuntimeError> {
+        let source = Source {
+            id: source,
+            snapshot: None,
+        };
+        self.bring_over("sync", machine.id, &source).await
     }
 
     async fn exec(&self, id: Id, argv: &[&str]) -> Result<Ran, RuntimeError> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use routes::Id;
 
 use super::projects::Project;
+use super::snapshots::{self, COLUMNS, Disk};
 use super::status_logs::{self, StatusLog};
 use super::{Realms, Slice};
 use crate::container::{Desired, Status, Wants};
@@ -50,6 +51,7 @@ pub struct Container {
     pub started_at: Option<Millis>,
     pub created_at: Millis,
     pub updated_at: Millis,
+    pub disk: Disk,
 }
 
 /// A container with the project it is in.
@@ -78,6 +80,11 @@ impl Container {
             made: self.made,
             stale: self.applied < self.version,
             given_up: self.failure.is_some(),
+            copied: self.disk.source.is_some(),
+            take: self.disk.taking.is_some(),
+            drop: self.disk.dropping.is_some(),
+            restore: self.disk.restoring.is_some(),
+            sync: self.disk.syncing,
         }
     }
 }
@@ -121,6 +128,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Container> {
         started_at: row.get("started_at")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
+        disk: snapshots::disk(row)?,
     })
 }
 
@@ -211,7 +219,7 @@ pub fn insert(connection: &Connection, container: &Container) -> rusqlite::Resul
     )
 }
 
-fn log(
+pub(super) fn log(
     connection: &Connection,
     container: &Container,
     from: Option<Status>,
@@ -237,7 +245,7 @@ fn log(
 pub fn find(connection: &Connection, id: Id) -> rusqlite::Result<Option<Container>> {
     connection
         .query_row(
-            "SELECT * FROM containers WHERE id = ?1",
+            &format!("SELECT {COLUMNS} FROM containers WHERE id = ?1"),
             params![id.to_string()],
             read,
         )
@@ -255,7 +263,7 @@ pub fn owned(connection: &Connection, id: Id) -> rusqlite::Result<Option<Owned>>
 
 /// Every container of the node.
 pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Container>> {
-    let mut statement = connection.prepare_cached("SELECT * FROM containers")?;
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM containers"))?;
     statement.query_map([], read)?.collect()
 }
 
@@ -312,7 +320,7 @@ pub fn list(
     let total: i64 =
         connection.query_row(&format!("SELECT count(*) {SEEN}"), given, |row| row.get(0))?;
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT containers.* {SEEN}{}",
+        "SELECT {COLUMNS} {SEEN}{}",
         slice.sql("containers")
     ))?;
     let containers: Vec<Container> = statement
@@ -382,6 +390,7 @@ pub fn ask(
     let status = match (request.wants, container.failure.is_some()) {
         (Wants::Gone, _) => Status::Deleting,
         (_, true) if container.made => Status::Stopped,
+        (_, true) if container.disk.source.is_some() => Status::Copying,
         (_, true) => Status::Creating,
         _ => container.status,
     };
@@ -390,7 +399,7 @@ pub fn ask(
         .then_some(container.incarnation.cast_signed());
     let changed = connection.execute(
         "UPDATE containers SET wants = ?2, force = ?3, restart_from = ?4, requested_by = ?5, failure = NULL,
-             revision = revision + 1, status = ?6, status_since = iif(status = ?6, status_since, ?7),
+             syncing = syncing AND failure IS NULL, revision = revision + 1, status = ?6, status_since = iif(status = ?6, status_since, ?7),
              updated_at = ?7
          WHERE id = ?1 AND wants <> 'gone'",
         params![
@@ -557,7 +566,7 @@ pub fn booted(connection: &Connection, now: Millis) -> rusqlite::Result<usize> {
 /// Ids of the containers of a project that are not going yet, with their names.
 pub fn of_project(connection: &Connection, project: Id) -> rusqlite::Result<Vec<Container>> {
     let mut statement = connection
-        .prepare_cached("SELECT * FROM containers WHERE project_id = ?1 AND wants <> 'gone' ORDER BY created_at, id")?;
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM containers WHERE project_id = ?1 AND wants <> 'gone' ORDER BY created_at, id"))?;
     statement
         .query_map(params![project.to_string()], read)?
         .collect()

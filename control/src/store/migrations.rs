@@ -176,6 +176,31 @@ CREATE TABLE links (
 CREATE INDEX links_by_container ON links(container_id, created_at);
 CREATE INDEX links_by_expiry ON links(expires_at);
 ",
+    // 3
+    "
+CREATE TABLE snapshots (
+    container_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    alias TEXT,
+    state TEXT NOT NULL CHECK (state IN ('taking', 'kept', 'dropping')),
+    size INTEGER,
+    created_at INTEGER NOT NULL,
+    last_used_at INTEGER,
+    expires_at INTEGER,
+    requested_by TEXT NOT NULL,
+    PRIMARY KEY (container_id, name)
+) STRICT;
+CREATE UNIQUE INDEX snapshots_by_alias ON snapshots(container_id, alias) WHERE alias IS NOT NULL;
+CREATE INDEX snapshots_by_expiry ON snapshots(expires_at) WHERE expires_at IS NOT NULL;
+
+ALTER TABLE containers ADD COLUMN restoring TEXT;
+ALTER TABLE containers ADD COLUMN last_used_snapshot TEXT;
+ALTER TABLE containers ADD COLUMN source_id TEXT;
+ALTER TABLE containers ADD COLUMN source_snapshot TEXT;
+ALTER TABLE containers ADD COLUMN syncing INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE containers ADD COLUMN same_at INTEGER;
+CREATE INDEX containers_by_source ON containers(source_id) WHERE source_id IS NOT NULL;
+",
 ];
 
 /// Bring the schema up to date, one step a transaction.

@@ -1,6 +1,6 @@
 //! When a container changed its status, and who had it changed.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use routes::Id;
@@ -73,6 +73,36 @@ pub fn insert(connection: &Connection, log: &StatusLog) -> rusqlite::Result<()> 
         params![log.container.to_string(), PER_CONTAINER],
     )?;
     Ok(())
+}
+
+/// Why the last event of this kind about a snapshot came about, if there was one.
+pub fn reason(
+    connection: &Connection,
+    container: Id,
+    event: &str,
+    snapshot: &str,
+) -> rusqlite::Result<Option<String>> {
+    reason_since(connection, container, event, snapshot, 0)
+}
+
+/// The same, of those not before a time.
+pub fn reason_since(
+    connection: &Connection,
+    container: Id,
+    event: &str,
+    snapshot: &str,
+    since: Millis,
+) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row(
+            "SELECT metadata ->> '$.reason' FROM status_logs
+             WHERE container_id = ?1 AND metadata ->> '$.event' = ?2
+                 AND metadata ->> '$.snapshot' = ?3 AND transition_time >= ?4
+             ORDER BY transition_time DESC, rowid DESC LIMIT 1",
+            params![container.to_string(), event, snapshot, since],
+            |row| row.get(0),
+        )
+        .optional()
 }
 
 /// A page of a container's changes, and how many there are.

@@ -51,8 +51,12 @@ impl Kind {
     fn of(segment: &str, name: &str) -> Option<Kind> {
         match (segment, name) {
             ("containers", _) | (_, "container_id" | "containerId") => Some(Kind::Container),
-            ("projects", _) | (_, "project_id" | "projectId") => Some(Kind::Project),
-            ("servers", _) | (_, "server_id" | "serverId") => Some(Kind::Server),
+            ("projects", _) | (_, "project_id" | "projectId" | "target_project_id") => {
+                Some(Kind::Project)
+            }
+            ("servers", _) | (_, "server_id" | "serverId" | "target_server_id") => {
+                Some(Kind::Server)
+            }
             _ => None,
         }
     }
@@ -252,6 +256,8 @@ mod tests {
             ("containers", "id", Some(Kind::Container)),
             ("projects", "id", Some(Kind::Project)),
             ("", "server_id", Some(Kind::Server)),
+            ("", "target_project_id", Some(Kind::Project)),
+            ("", "target_server_id", Some(Kind::Server)),
             ("tokens", "id", None),
         ] {
             assert_eq!(Kind::of(segment, name), kind, "{segment} {name}");

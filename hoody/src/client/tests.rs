@@ -47,6 +47,16 @@ fn verbs() -> Vec<Verb> {
                 parameter("query", "include_expired", false, json!({ "type": "boolean" })),
             ],
         } },
+        "/api/v1/containers/{id}/snapshots/{name}/alias": { "put": {
+            "x-cli": "snapshots update-alias", "summary": "Name.",
+            "parameters": [
+                parameter("path", "id", true, json!({ "type": "string" })),
+                parameter("path", "name", true, json!({ "type": "string" })),
+            ],
+            "requestBody": { "content": { "application/json": { "schema": {
+                "properties": { "alias": { "type": ["string", "null"] } }, "required": ["alias"],
+            } } } },
+        } },
         "/api/v1/tokens": { "post": {
             "x-cli": "tokens create", "summary": "Create.",
             "requestBody": { "content": { "application/json": { "schema": {
@@ -166,6 +176,32 @@ fn lines_become_requests() {
         (
             vec!["containers", "manage", "x", "force-stop"],
             "POST /api/v1/containers/x/force-stop",
+        ),
+        (
+            vec![
+                "snapshots",
+                "alias",
+                "-c",
+                "x",
+                "--name",
+                "snap-1",
+                "--alias",
+                "a",
+            ],
+            "PUT /api/v1/containers/x/snapshots/snap-1/alias",
+        ),
+        (
+            vec![
+                "snapshots",
+                "update-alias",
+                "--container",
+                "x",
+                "--name",
+                "b",
+                "--alias",
+                "a",
+            ],
+            "PUT /api/v1/containers/x/snapshots/b/alias",
         ),
         (
             vec!["files", "get", "/etc/hosts", "-c", "web"],

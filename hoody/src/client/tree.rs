@@ -144,6 +144,8 @@ fn argument(verb: &Verb, parameter: &Parameter) -> Arg {
     about.truncate(about.trim_end_matches('.').len());
     let mut arg = Arg::new(id(parameter)).help(about);
     arg = match &parameter.flag {
+        // as it is for commands of the kit
+        Some(flag) if flag == "container" => arg.short('c').long("container").value_name("NAME|ID"),
         Some(flag) => arg.long(flag.clone()).value_name(value_name(parameter)),
         None => arg.value_name(parameter.name.to_uppercase().replace('_', "-")),
     };

@@ -306,6 +306,9 @@ fn spread(mut verb: Verb) -> Vec<Verb> {
         }
         return vec![verb];
     }
+    if verb.words.first().is_some_and(|word| word == "snapshots") {
+        return of_snapshots(verb);
+    }
     if !verb.is(&["containers", "manage"]) {
         return vec![verb];
     }
@@ -332,6 +335,30 @@ fn spread(mut verb: Verb) -> Vec<Verb> {
     });
     let mut verbs: Vec<Verb> = short.collect();
     verbs.push(verb);
+    verbs
+}
+
+/// Commands of snapshots name the container, and the snapshot, by flags; `update-alias` is also
+/// `alias`.
+fn of_snapshots(mut verb: Verb) -> Vec<Verb> {
+    for parameter in verb
+        .parameters
+        .iter_mut()
+        .filter(|parameter| parameter.place == Place::Path)
+    {
+        let (flag, about) = match parameter.name.as_str() {
+            "id" => ("container", "Container: its id or name"),
+            _ => ("name", "Snapshot: its name or alias"),
+        };
+        parameter.flag = Some(flag.to_owned());
+        parameter.about = about.to_owned();
+    }
+    let mut verbs = vec![verb];
+    if verbs[0].is(&["snapshots", "update-alias"]) {
+        let mut short = verbs[0].clone();
+        short.words = vec!["snapshots".to_owned(), "alias".to_owned()];
+        verbs.push(short);
+    }
     verbs
 }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -62,6 +62,14 @@ struct Envelope {
     error: String,
     #[serde(default)]
     error_code: u16,
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// None where it was more than the bound.
+    bytes: Option<Bytes>,
 }
 
 impl Rest {
@@ -144,6 +152,47 @@ impl Rest {
         self.raw(request).await.map(|(_, bytes)| bytes)
     }
 
+    /// A file of a machine; nothing where there is none, or something else, or more than `most`
+    /// bytes of it.
+    pub async fn file(
+        &self,
+        machine: &str,
+        path: &str,
+        most: usize,
+    ) -> Result<Option<Vec<u8>>, RestError> {
+        let request = Request::get(self.target(&format!("instances/{machine}/files?path={path}")))
+            .header("host", "incus")
+            .body(Full::default())
+            .expect("paths of files are plain");
+        let answer = self.answer(request, most).await?;
+        let of_kind = answer
+            .headers
+            .get("x-incus-type")
+            .map(HeaderValue::as_bytes);
+        match (answer.status, answer.bytes) {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (StatusCode::OK, bytes) if of_kind == Some(b"file") => Ok(bytes.map(|b| b.to_vec())),
+            (StatusCode::OK, _) => Ok(None),
+            (status, bytes) => {
+                let bytes = bytes.unwrap_or_default();
+                Err(RestError::Refused {
+                    code: status.as_u16(),
+                    message: String::from_utf8_lossy(&bytes).into_owned(),
+                })
+            }
+        }
+    }
+
+    /// Remove a file of a machine, or what is there in its place.
+    pub async fn remove_file(&self, machine: &str, path: &str) -> Result<(), RestError> {
+        let path = format!("instances/{machine}/files?path={path}");
+        match self.exchange(Method::DELETE, &path, None).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is(StatusCode::NOT_FOUND) || error.says("does not exist") => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn exchange(
         &self,
         method: Method,
@@ -180,6 +229,18 @@ impl Rest {
     }
 
     async fn raw(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), RestError> {
+        let answer = self.answer(request, ANSWER_BYTES).await?;
+        let bytes = answer
+            .bytes
+            .ok_or_else(|| RestError::Broken("it said too much".to_owned()))?;
+        Ok((answer.status, bytes))
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Full<Bytes>>,
+        most: usize,
+    ) -> Result<Answer, RestError> {
         let broken = |error: hyper::Error| RestError::Broken(error.to_string());
         let exchange = async {
             let stream = connect(&self.socket).await?;
@@ -189,15 +250,19 @@ impl Rest {
                     .map_err(broken)?;
             let driver = tokio::spawn(connection);
             let response = sender.send_request(request).await.map_err(broken)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES)
-                .collect()
-                .await;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, most).collect().await;
             driver.abort();
-            let bytes = body
-                .map_err(|error| RestError::Broken(error.to_string()))?
-                .to_bytes();
-            Ok((status, bytes))
+            let bytes = match body {
+                Ok(body) => Some(body.to_bytes()),
+                Err(error) if error.is::<LengthLimitError>() => None,
+                Err(error) => return Err(RestError::Broken(error.to_string())),
+            };
+            Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                bytes,
+            })
         };
         tokio::time::timeout(EXCHANGE, exchange)
             .await
