@@ -4,6 +4,7 @@
 //! those of the public clients: [`envelope`], [`page`], [`text`] hold what they share.
 
 pub mod authentication;
+pub mod certificates;
 pub mod containers;
 pub mod copies;
 pub mod env;
@@ -145,6 +146,7 @@ pub fn api(control: &Control) -> Api {
         .op::<servers::Get>(control)
         .op::<servers::ListRentals>(control)
         .op::<servers::GetRental>(control)
+        .op::<certificates::List>(control)
         .op::<images::ListPublic>(control)
         .op::<images::GetPublic>(control)
         .op::<images::ListMine>(control)

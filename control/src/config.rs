@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::certificates::Certificates;
+
 /// Settings of the control plane. The limits have names and defaults; a test may tighten them.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -15,6 +17,8 @@ pub struct Config {
     pub domain: String,
     /// The port of HTTPS that URLs name, unless it is 443.
     pub https_port: u16,
+    /// Who knows the node's certificates.
+    pub certificates: Option<Certificates>,
     /// Loopback address that answers `/metrics`; none where absent.
     pub metrics: Option<SocketAddr>,
     pub limits: Limits,
@@ -72,6 +76,7 @@ impl Config {
             node: node.into(),
             domain: domain.into(),
             https_port: 443,
+            certificates: None,
             metrics: None,
             limits: Limits::default(),
             machine_limits: crate::runtime::Limits::default(),

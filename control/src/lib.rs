@@ -4,7 +4,8 @@
 //! Read in this order: [`config`], [`container`] (what a container should do next, pure),
 //! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
 //! (desired against observed), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
-//! them), [`publish`] (what the proxy is told), [`auth`] (who is calling), [`api`] (the operations,
+//! them), [`publish`] (what the proxy is told), [`certificates`] (what visitors are shown),
+//! [`auth`] (who is calling), [`api`] (the operations,
 //! a file per noun), [`provision`] (the first run).
 //!
 //! The API writes what is wanted and nudges; the reconciler does the rest, and does it again after
@@ -12,6 +13,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod certificates;
 pub mod config;
 pub mod container;
 pub mod edge;

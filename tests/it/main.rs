@@ -5,6 +5,7 @@
 
 mod auth;
 mod authority;
+mod certificates;
 mod containers;
 mod direction;
 mod documents;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use certs::Holdings;
+use control::certificates::Told;
 use control::runtime::fake::Fake;
 use reqwest::{Method, RequestBuilder};
 use routes::table::KIT_SOCKET;
@@ -93,6 +95,25 @@ impl Container {
     }
 }
 
+/// What the authority has, as control tells it.
+fn told(local: certs::Local) -> control::certificates::Certificates {
+    let millis = |time: std::time::SystemTime| {
+        let since = time.duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_millis() as i64)
+    };
+    control::certificates::Certificates::new(move || {
+        let told = local.holdings().into_iter().map(|it| Told {
+            names: it.names,
+            class: it.class.as_str().to_owned(),
+            mode: it.mode.to_owned(),
+            ends: it.ends.map(millis),
+            renews: it.renews.map(millis),
+            error: it.error,
+        });
+        Ok(told.collect())
+    })
+}
+
 impl Rig {
     /// Start a node.
     pub async fn start() -> Rig {
@@ -126,6 +147,7 @@ impl Rig {
 
         let mut config = control::Config::new(state.path(), NODE, DOMAIN);
         config.https_port = client.port();
+        config.certificates = Some(told(local));
         config.pace.grace = Duration::from_millis(500);
         let runtime: Arc<dyn control::runtime::Runtime> = Arc::new(fake.clone());
         let (stop, stopped) = oneshot::channel::<()>();
