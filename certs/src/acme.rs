@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`plan`] (when to order, as pure decisions), [`shelf`] (what is on disk),
 //! [`lease`] (who works on what), [`directory`] (the connection), [`account`], [`order`],
-//! [`demand`] (domains of others, when somebody asks for them).
+//! [`demand`] (domains of others, when somebody asks for them), [`issuers`] (what the directory
+//! wants to be named in CAA records), [`leftovers`].
 //!
 //! Everything that matters is on disk before the directory hears of it, so that a process may be
 //! killed anywhere and any node that shares the store goes on.
@@ -10,7 +11,9 @@
 mod account;
 mod demand;
 mod directory;
+mod issuers;
 mod lease;
+mod leftovers;
 mod order;
 mod plan;
 mod shelf;
@@ -24,6 +27,7 @@ use instant_acme::{ChallengeType, HttpClient, RevocationReason, RevocationReques
 
 pub use self::demand::{Entitled, Flight, Wanted};
 pub use self::directory::Https;
+pub use self::issuers::issuers;
 use self::order::Task;
 use self::plan::{Budget, State, Window};
 pub use self::shelf::Challenges;
@@ -138,7 +142,12 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// From 0 to 1, another number each time.
     pub dice: Arc<dyn Fn() -> f64 + Send + Sync>,
+    /// Is told who certifies, as the directory says, again and again; nothing: nobody asks it.
+    pub issuers: Option<Arc<TellIssuers>>,
 }
+
+/// Takes names for CAA records.
+pub type TellIssuers = dyn Fn(&[String]) + Send + Sync;
 
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
@@ -232,6 +241,7 @@ pub struct Acme {
     dns: Option<Arc<dyn DnsChallenge>>,
     clock: Arc<dyn Clock>,
     dice: Arc<dyn Fn() -> f64 + Send + Sync>,
+    issuers: Option<Arc<TellIssuers>>,
     resolver: Arc<Resolver>,
     held: Mutex<BTreeMap<String, Held>>,
     entitled: OnceLock<Arc<dyn Entitled>>,
@@ -273,12 +283,14 @@ impl Acme {
             dns: parts.dns,
             clock: parts.clock,
             dice: parts.dice,
+            issuers: parts.issuers,
             resolver: Arc::new(Resolver::new(Names::default()).on_demand(beneath)),
             held: Mutex::default(),
             entitled: OnceLock::new(),
             demand: demand::Desk::default(),
         };
         acme.refresh()?;
+        acme.tell_issuers()?;
         Ok(Arc::new(acme))
     }
 
@@ -353,6 +365,13 @@ impl Acme {
             .find(|target| Shelf::slug(&target.names) == slug)
     }
 
+    /// When the certificate that is held ends.
+    fn held_ends(&self, slug: &str) -> Option<u64> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = held.get(slug).and_then(|held| held.pair.as_ref());
+        pair.map(|pair| seconds(pair.ends))
+    }
+
     fn show_held(&self, held: &BTreeMap<String, Held>) {
         let mut names = Names::default();
         for held in held.values() {
@@ -379,6 +398,19 @@ impl Acme {
             tracing::error!(
                 error = crate::chain(&error),
                 "could not forget what failed long ago"
+            );
+        }
+        if let Err(error) = Box::pin(self.clear()).await {
+            tracing::error!(
+                error = crate::chain(&error),
+                "could not clear what is left over"
+            );
+        }
+        // Before any order: the directory looks who may certify.
+        if let Err(error) = self.ask_issuers().await {
+            tracing::warn!(
+                error = crate::chain(&error),
+                "what the directory said last about who certifies stays"
             );
         }
         let mut again = LOOK;
@@ -436,9 +468,10 @@ impl Acme {
             .map(|(slug, held)| (slug.clone(), held.clone()))
             .partition(|(slug, _)| self.target(slug).is_some());
         // Others have none because somebody asked and it failed: they ask again themselves, if
-        // the operator does not.
+        // the operator does not. What is of other nodes that share the store is theirs to renew.
         let others = others
             .into_iter()
+            .filter(|(_, held)| held.record.class == Class::Custom)
             .filter(|(_, held)| held.pair.is_some() || held.record.renews == Some(HASTENED))
             .take(AT_A_LOOK);
         own.into_iter().chain(others).collect()
@@ -608,6 +641,9 @@ impl Acme {
         let asked: Vec<(String, Held)> = {
             let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             held.iter()
+                .filter(|(slug, held)| {
+                    held.record.class == Class::Custom || self.target(slug).is_some()
+                })
                 .filter(|(_, held)| held.pair.is_some() && held.record.ask_window <= now)
                 .take(AT_A_LOOK)
                 .map(|(slug, held)| (slug.clone(), held.clone()))
@@ -767,6 +803,7 @@ impl Holdings for Acme {
                 ends: held.pair.as_ref().map(|pair| pair.ends),
                 renews: match (held.record.next_try, held.record.renews) {
                     (Some(next), _) => Some(moment(next)),
+                    (None, Some(HASTENED)) => Some(self.clock.now()),
                     (None, renews) => renews.map(moment),
                 },
                 error: held.record.error.clone(),

@@ -3,7 +3,8 @@
 //!
 //! Read in this order: [`zone`] (which names there are, and what stands at them: RFC 1034, 4592),
 //! [`answer`] (bytes of a question in, bytes of an answer out: a pure function), [`limit`] (how
-//! much is said to whom), [`server`] (sockets; the challenges that come and go), [`update`] (a
+//! much is said to whom), [`server`] (sockets; the challenges that come and go), `shown` (where they
+//! are kept for more than one process), [`update`] (a
 //! name server of somebody else's: RFC 2136), [`program`] (whatever else), [`ask`] (questions to
 //! other name servers), [`check`] (whether the world finds us, in words).
 //!
@@ -20,6 +21,7 @@ pub mod program;
 #[cfg(test)]
 mod scripted;
 pub mod server;
+mod shown;
 pub mod update;
 pub mod zone;
 

@@ -8,11 +8,13 @@
 //!
 //! Which hosts a certificate is for stands in it. Where two are for the same name, the one that
 //! ends later is shown. The directory is looked at again and again; what cannot be read leaves
-//! what was read before in place, and says so once.
+//! what was read before in place, and says so once. Of more entries than a bound, the rest is not
+//! read, which is said, too.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -37,6 +39,10 @@ pub struct Files {
     resolver: Arc<Resolver>,
     clock: Arc<dyn Clock>,
     kept: Mutex<BTreeMap<PathBuf, Kept>>,
+    /// Entries that are looked at.
+    most: usize,
+    /// Whether there are more.
+    is_full: AtomicBool,
 }
 
 /// What is known of one certificate's files.
@@ -61,11 +67,22 @@ impl Files {
         clock: Arc<dyn Clock>,
         beneath: impl OnDemand + 'static,
     ) -> Result<Files, Error> {
+        Files::open_with(directory, clock, beneath, MOST)
+    }
+
+    fn open_with(
+        directory: &Path,
+        clock: Arc<dyn Clock>,
+        beneath: impl OnDemand + 'static,
+        most: usize,
+    ) -> Result<Files, Error> {
         let files = Files {
             directory: directory.to_owned(),
             resolver: Arc::new(Resolver::new(Names::default()).on_demand(beneath)),
             clock,
             kept: Mutex::default(),
+            most,
+            is_full: AtomicBool::new(false),
         };
         files.look()?;
         Ok(files)
@@ -78,7 +95,11 @@ impl Files {
 
     /// Look at the directory; whether anything was read anew.
     pub fn look(&self) -> Result<bool, Error> {
-        let places = places(&self.directory)?;
+        let (places, is_full) = places(&self.directory, self.most)?;
+        if is_full && !self.is_full.swap(is_full, Ordering::Relaxed) {
+            tracing::error!("{}", self.too_many());
+        }
+        self.is_full.store(is_full, Ordering::Relaxed);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let before = kept.len();
         kept.retain(|chain, _| places.iter().any(|place| place.chain == *chain));
@@ -140,6 +161,15 @@ impl Files {
         true
     }
 
+    fn too_many(&self) -> String {
+        format!(
+            "{} has more than {} entries; the certificates in the others are not read, so move \
+             away what is none, or give them to several nodes",
+            self.directory.display(),
+            self.most
+        )
+    }
+
     /// Look from a thread of its own for as long as `self` is held by anybody.
     pub fn look_in_background(self: &Arc<Self>) -> std::io::Result<()> {
         let files = Arc::downgrade(self);
@@ -168,6 +198,14 @@ fn keep_looking(files: &Weak<Files>) {
 impl Holdings for Files {
     fn holdings(&self) -> Vec<Holding> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_out = self.is_full.load(Ordering::Relaxed).then(|| Holding {
+            names: vec![self.directory.display().to_string()],
+            class: Class::File,
+            mode: "files",
+            ends: None,
+            renews: None,
+            error: Some(self.too_many()),
+        });
         kept.iter()
             .map(|(path, kept)| Holding {
                 names: match &kept.pair {
@@ -180,6 +218,7 @@ impl Holdings for Files {
                 renews: None,
                 error: kept.error.clone(),
             })
+            .chain(left_out)
             .collect()
     }
 }
@@ -199,13 +238,15 @@ fn names(kept: &BTreeMap<PathBuf, Kept>) -> Names<Arc<rustls::sign::CertifiedKey
     names
 }
 
-fn places(directory: &Path) -> Result<Vec<Place>, Error> {
+/// The certificates among the first `most` entries, and whether there are more.
+fn places(directory: &Path, most: usize) -> Result<(Vec<Place>, bool), Error> {
     let failed = |source| Error::Read {
         path: directory.to_owned(),
         source,
     };
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)?.take(MOST) {
+    let mut entries = fs::read_dir(directory).map_err(failed)?;
+    for entry in entries.by_ref().take(most) {
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {
             let (chain, key) = (path.join("fullchain.pem"), path.join("privkey.pem"));
@@ -226,7 +267,7 @@ fn places(directory: &Path) -> Result<Vec<Place>, Error> {
             _ => {}
         }
     }
-    Ok(found)
+    Ok((found, entries.next().is_some()))
 }
 
 fn text(path: &Path) -> Result<Vec<u8>, String> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use certs::acme::{Https, Limits, Parts, Settings, Target};
+use certs::acme::{Https, Limits, Parts, Settings, Target, TellIssuers};
+use certs::dns::Server;
 use certs::{Acme, DnsChallenge, Files, Holding, Holdings, Local, Resolver, SystemClock};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -25,11 +26,12 @@ pub struct Shown {
 }
 
 /// Have the certificates of the node, and have them followed and renewed. `dns` shows TXT records
-/// for its names.
+/// for its names; `names` is the node's own name server.
 pub fn open(
     config: &Config,
     state: &State,
     dns: Option<Arc<dyn DnsChallenge>>,
+    names: Option<Arc<Server>>,
 ) -> anyhow::Result<Shown> {
     let local = Arc::new(open_local(config, state)?);
     local
@@ -59,7 +61,11 @@ pub fn open(
             }
         }
         Mode::Acme => {
-            let acme = open_acme(config, &local, dns)?;
+            let names = names.filter(|_| config.dns.issuers.is_none());
+            let issuers = names.map(|names| {
+                Arc::new(move |issuers: &[String]| names.certified_by(issuers)) as Arc<TellIssuers>
+            });
+            let acme = open_acme(config, &local, dns, issuers)?;
             acme.start()?;
             Shown {
                 resolver: acme.resolver(),
@@ -70,6 +76,43 @@ pub fn open(
                 _local: local,
             }
         }
+    })
+}
+
+/// What control tells the administrator: read from the files of the node with every question, as
+/// the proxy that renews them is another process.
+pub fn told(config: &Config, state: &State) -> control::certificates::Certificates {
+    let (config, root) = (config.clone(), state.root().to_owned());
+    control::certificates::Certificates::new(move || {
+        let state = State::open(&root);
+        let listed = state.and_then(|state| holdings(&config, &state));
+        let listed = listed.map_err(|error| format!("{error:#}"))?;
+        Ok(listed.into_iter().map(told_of).collect())
+    })
+}
+
+fn told_of(holding: Holding) -> control::certificates::Told {
+    let millis = |time: SystemTime| {
+        let time = jiff::Timestamp::try_from(time).ok();
+        time.map(jiff::Timestamp::as_millisecond)
+    };
+    control::certificates::Told {
+        names: holding.names,
+        class: holding.class.as_str().to_owned(),
+        mode: holding.mode.to_owned(),
+        ends: holding.ends.and_then(millis),
+        renews: holding.renews.and_then(millis),
+        error: holding.error,
+    }
+}
+
+/// What there is, as the files of the node say.
+fn holdings(config: &Config, state: &State) -> anyhow::Result<Vec<Holding>> {
+    let local = open_local(config, state)?;
+    Ok(match config.certificates.mode {
+        Mode::Local => local.holdings(),
+        Mode::Files => open_files(config, &local)?.holdings(),
+        Mode::Acme => open_acme(config, &local, None, None)?.holdings(),
     })
 }
 
@@ -91,6 +134,7 @@ fn open_acme(
     config: &Config,
     local: &Local,
     dns: Option<Arc<dyn DnsChallenge>>,
+    issuers: Option<Arc<TellIssuers>>,
 ) -> anyhow::Result<Arc<Acme>> {
     let certificates = &config.certificates;
     let settings = Settings {
@@ -108,6 +152,7 @@ fn open_acme(
         dns,
         clock: Arc::new(SystemClock),
         dice: Arc::new(certs::acme::chance),
+        issuers,
     };
     Ok(Acme::open(settings, parts, local.resolver())?)
 }
@@ -171,13 +216,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (verb, matches) = matches.subcommand().context("clap asks for a verb")?;
     let config = Config::load(matches)?;
     let state = State::open(&config.state)?;
-    let local = open_local(&config, &state)?;
     if verb == "list" {
-        let holdings = match config.certificates.mode {
-            Mode::Local => local.holdings(),
-            Mode::Files => open_files(&config, &local)?.holdings(),
-            Mode::Acme => open_acme(&config, &local, None)?.holdings(),
-        };
+        let holdings = holdings(&config, &state)?;
         match matches.get_flag("json") {
             true => println!("{}", json(&holdings)),
             false => print!("{}", table(&holdings, SystemTime::now())),
@@ -191,8 +231,9 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             config.certificates.mode.name()
         );
     }
+    let local = open_local(&config, &state)?;
     // Nothing is ordered here: that is the proxy's.
-    let acme = open_acme(&config, &local, None)?;
+    let acme = open_acme(&config, &local, None, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -16,8 +16,10 @@ use control::runtime::Limits;
 use routes::Zone;
 
 mod certificates;
+mod dns;
 
 pub use certificates::{Certificates, Mode};
+pub use dns::{Challenge, Dns};
 
 /// The file of settings in a state directory.
 pub const FILE: &str = "hoody.toml";
@@ -96,8 +98,8 @@ const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "dns.issuers",
-        value: "NAMES",
-        help: "Who may certify names of the zones (CAA), as letsencrypt.org [default: whoever]",
+        value: "NAMES|any",
+        help: "Who may certify names of the zones (CAA), as letsencrypt.org [default: whom the directory names; else any]",
     },
     Setting {
         key: "challenge.servers",
@@ -299,30 +301,6 @@ pub struct Config {
     chosen: BTreeMap<&'static str, String>,
 }
 
-/// The name server of a node; there is none without zones.
-#[derive(Debug, Clone)]
-pub struct Dns {
-    pub zones: Vec<String>,
-    /// Where they were said.
-    pub addresses: Option<Vec<IpAddr>>,
-    pub bind: Option<Vec<IpAddr>>,
-    pub port: u16,
-    pub servers: Vec<String>,
-    pub issuers: Vec<String>,
-}
-
-/// Where DNS-01 challenges are shown, if it is not the node's own name server.
-#[derive(Debug, Clone)]
-pub struct Challenge {
-    pub servers: Vec<SocketAddr>,
-    pub zone: Option<String>,
-    pub key: Option<PathBuf>,
-    pub program: Option<PathBuf>,
-}
-
-/// The port of name servers.
-const DNS_PORT: u16 = 53;
-
 /// Add the options of a node to one of its commands.
 pub fn options(command: Command) -> Command {
     let state = Arg::new("state")
@@ -457,6 +435,7 @@ impl Config {
             None => proxy::Resolvers::System,
         };
         let certificates = certificates::read(&values, &state, &zone)?;
+        let (dns, challenge) = dns::read(&values)?;
         Ok(Config {
             resolvers,
             zone,
@@ -468,24 +447,8 @@ impl Config {
                 .map(networks)
                 .transpose()?
                 .unwrap_or_default(),
-            dns: Dns {
-                zones: names(values.get("dns.zones"))?,
-                addresses: values.get("dns.addresses").map(addresses).transpose()?,
-                bind: values.get("dns.bind").map(addresses).transpose()?,
-                port: port(values.get("dns.port"), DNS_PORT)?,
-                servers: names(values.get("dns.servers"))?,
-                issuers: names(values.get("dns.issuers"))?,
-            },
-            challenge: Challenge {
-                servers: servers(values.get("challenge.servers"))?,
-                zone: names(values.get("challenge.zone"))?.into_iter().next(),
-                key: values
-                    .get("challenge.key")
-                    .map(|value| value.text.clone().into()),
-                program: values
-                    .get("challenge.program")
-                    .map(|value| value.text.clone().into()),
-            },
+            dns,
+            challenge,
             runtime,
             is_runtime_chosen: values.contains_key("runtime"),
             engine_socket: path("engine.socket", "/var/lib/incus/unix.socket".into()),
@@ -867,7 +830,10 @@ fn resolvers(value: &Value) -> anyhow::Result<proxy::Resolvers> {
     let parse = |part: &str| {
         let part = part.trim();
         let with_port = part.parse::<SocketAddr>();
-        let alone = |_| part.parse().map(|ip: IpAddr| SocketAddr::new(ip, DNS_PORT));
+        let alone = |_| {
+            part.parse()
+                .map(|ip: IpAddr| SocketAddr::new(ip, dns::PORT))
+        };
         with_port.or_else(alone).with_context(|| {
             format!("{source}: `{part}` is neither `system` nor `off`, and no address of a DNS server such as 192.0.2.53 or 127.0.0.1:5353")
         })
@@ -882,39 +848,6 @@ fn addresses(value: &Value) -> anyhow::Result<Vec<IpAddr>> {
         let part = part.trim();
         part.parse()
             .with_context(|| format!("{source}: `{part}` is not an IP address"))
-    };
-    text.split(',').map(parse).collect()
-}
-
-/// Names of hosts and zones, in lower case.
-fn names(value: Option<&Value>) -> anyhow::Result<Vec<String>> {
-    let Some(Value { text, source }) = value else {
-        return Ok(Vec::new());
-    };
-    let parse = |part: &str| {
-        let part = part.trim().trim_end_matches('.').to_ascii_lowercase();
-        certs::dns::zone::name(&part).with_context(|| source.clone())?;
-        Ok(part)
-    };
-    text.split(',').map(parse).collect()
-}
-
-/// Addresses of name servers, with a port where it is not 53.
-fn servers(value: Option<&Value>) -> anyhow::Result<Vec<SocketAddr>> {
-    let Some(Value { text, source }) = value else {
-        return Ok(Vec::new());
-    };
-    let parse = |part: &str| {
-        let part = part.trim();
-        let alone = || {
-            part.parse()
-                .ok()
-                .map(|ip: IpAddr| SocketAddr::new(ip, DNS_PORT))
-        };
-        let found = part.parse().ok().or_else(alone);
-        found.with_context(|| {
-            format!("{source}: `{part}` is no address like 192.0.2.1 or 192.0.2.1:53")
-        })
     };
     text.split(',').map(parse).collect()
 }
@@ -1276,7 +1209,15 @@ mod tests {
             ["192.0.2.53:53", "[2001:db8::53]:5353"]
         );
         assert_eq!(config.challenge.key.as_deref(), Some(Path::new("/etc/key")));
-        assert!(load(&[], &[], "", true).unwrap().dns.zones.is_empty());
+        let none = load(&[], &[], "", true).unwrap().dns;
+        assert!(none.zones.is_empty());
+        let issuers = |text| {
+            let flags = [("dns.issuers", text)];
+            load(&flags, &[], "", true).unwrap().dns.issuers
+        };
+        assert_eq!(none.issuers, None, "as the directory says");
+        assert_eq!(issuers("any"), Some(vec![]));
+        assert_eq!(issuers("CA.test"), Some(vec!["ca.test".to_owned()]));
     }
 
     #[test]

@@ -15,11 +15,13 @@ use certs::dns::{Limits, Program, Server, Update, ZoneSettings};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::addresses;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Mode};
 
 pub const NAME: &str = "dns";
 /// For one answer, where nothing else is said.
 const PATIENCE: &str = "3";
+/// What its name server shows for a node, below the store of certificates.
+const SHOWN: &str = "dns";
 /// A key of an update's is some hundred bytes.
 const KEY_BYTES: u64 = 4 << 10;
 
@@ -41,7 +43,7 @@ pub fn command() -> Command {
         .default_value(PATIENCE)
         .help("How long to wait for one answer");
     let issuer = Arg::new("issuer").long("issuer").value_name("NAME").help(
-        "Who is to certify the names, as letsencrypt.org [default: the first of --dns-issuers]",
+        "Who is to certify the names, as letsencrypt.org [default: the first of --dns-issuers, or whom the directory names]",
     );
     Command::new(NAME)
         .about("The node's names: check whether the world finds them, records to type at the registrar, try a challenge")
@@ -96,7 +98,7 @@ async fn run_check(config: &Config, matches: &ArgMatches) -> anyhow::Result<Exit
         hosts: hosts(config),
         addresses: announced(config)?,
         ports: vec![config.http, config.https],
-        issuer: issuer.or(config.dns.issuers.first()).cloned(),
+        issuer: issuer.cloned().or_else(|| expected_issuer(config)),
         roots,
         port: config.dns.port,
         patience: Duration::from_secs(*seconds),
@@ -162,7 +164,11 @@ pub fn server(config: &Config) -> anyhow::Result<Option<proxy::Dns>> {
     if config.dns.zones.is_empty() {
         return Ok(None);
     }
-    let server = Server::new(zones(config)?, Limits::default(), SystemClock)?;
+    let mut server = Server::new(zones(config)?, Limits::default(), SystemClock)?;
+    if config.certificates.mode == Mode::Acme {
+        // Whichever process or node is asked shows what another one is proving.
+        server = server.shown_in(&config.certificates.store.join(SHOWN))?;
+    }
     Ok(Some(proxy::Dns {
         listen: listen(config)?,
         server: Arc::new(server),
@@ -197,6 +203,21 @@ pub fn challenge(
     let servers = settings.servers.clone();
     let update = Update::new(servers, settings.zone.as_deref(), key, SystemClock)?;
     Ok(Some(Arc::new(update)))
+}
+
+/// Who is to certify the names of this node, where that is known.
+fn expected_issuer(config: &Config) -> Option<String> {
+    match &config.dns.issuers {
+        Some(issuers) => issuers.first().cloned(),
+        None if config.certificates.mode == Mode::Acme => {
+            let directory = &config.certificates.directory;
+            certs::acme::issuers(&config.certificates.store, directory)
+                .ok()?
+                .into_iter()
+                .next()
+        }
+        None => None,
+    }
 }
 
 /// Where the name server listens; nowhere where there is none.
@@ -244,7 +265,7 @@ fn zones(config: &Config) -> anyhow::Result<Vec<ZoneSettings>> {
             hosts: hosts.clone(),
             addresses: addresses.clone(),
             servers: config.dns.servers.clone(),
-            issuers: config.dns.issuers.clone(),
+            issuers: config.dns.issuers.clone().unwrap_or_default(),
         })
     };
     config.dns.zones.iter().map(zone).collect()

@@ -189,6 +189,7 @@ pub fn run_control(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             control::Config::new(state.root(), config.node.clone(), config.domain.clone());
         settings.https_port = config.https;
         settings.metrics = config.control_metrics;
+        settings.certificates = Some(certs::told(&config, &state));
         settings.machine_limits = config.machine_limits(machines.space());
         Box::pin(control::serve(settings, machines, told_to_end()?)).await?;
         Ok(ExitCode::SUCCESS)
@@ -225,7 +226,8 @@ pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (config, state) = prepare(matches)?;
     let names = dns::server(&config).context("the name server cannot start")?;
     let own = names.as_ref().map(|names| names.server.clone());
-    let shown = certs::open(&config, &state, dns::challenge(&config, own)?)?;
+    let challenge = dns::challenge(&config, own.clone())?;
+    let shown = certs::open(&config, &state, challenge, own)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::client::profile::{self, Profile};
-use crate::config::{self, Config, Runtime};
+use crate::config::{self, Config, Mode, Runtime};
 use crate::node::{self, NODE, ROLES};
 use crate::ports::Wanted;
 use crate::process::Process;
@@ -443,7 +443,31 @@ fn print(summary: &Summary<'_>) {
         ca,
         program,
     } = summary;
-    let ca = ca.display();
+    // What the directory or somebody else made, curl believes as it believes the rest of the world;
+    // or by the roots that the node was told about.
+    let certificates = &config.certificates;
+    let (origin, believed) = match certificates.mode {
+        Mode::Local => {
+            let (ca, program) = (ca.display(), program.display());
+            let origin = format!("CA             {ca}\n\x20 trust it     {program} trust");
+            (origin, Some(ca.to_string()))
+        }
+        Mode::Acme => (
+            format!("Certificates   from {}", certificates.directory),
+            certificates
+                .root
+                .as_ref()
+                .map(|it| it.display().to_string()),
+        ),
+        Mode::Files => (
+            format!("Certificates   in {}", certificates.files.display()),
+            certificates
+                .root
+                .as_ref()
+                .map(|it| it.display().to_string()),
+        ),
+    };
+    let believed = believed.map_or(String::new(), |roots| format!(" --cacert {roots}"));
     // curl would ask a proxy of the machine's for names that only this machine knows.
     let direct = if config.zone.is_local() && !config::proxy_environment().is_empty() {
         " --noproxy '*'"
@@ -457,16 +481,14 @@ fn print(summary: &Summary<'_>) {
          \x20 files        {files}\n\
          Token          {token}\n\
          \x20              (of {administrator}, kept in {profile})\n\
-         CA             {ca}\n\
-         \x20 trust it     {program} trust\n\
-         Try it         curl{direct} --cacert {ca} -H 'Authorization: Bearer {token}' {api}/api/v1/containers/",
+         {origin}\n\
+         Try it         curl{direct}{believed} -H 'Authorization: Bearer {token}' {api}/api/v1/containers/",
         api = config.api_url(),
         name = container.name,
         id = container.id,
         terminal = container.url(config, "terminal"),
         files = container.url(config, "files"),
         profile = profile.display(),
-        program = program.display(),
     );
 }
 

@@ -44,6 +44,12 @@ pub trait Entitled: Send + Sync {
     /// Whether it is worth asking: at once, without asking anybody else.
     fn may_be(&self, name: &str) -> bool;
 
+    /// Whether the name is below the node's own and none of its wildcards covers it, so that it is
+    /// ordered like one of others: at once, without asking anybody else.
+    fn is_below(&self, _: &str) -> bool {
+        false
+    }
+
     /// Whether the name leads to an alias here that is in force; otherwise why it is taken not
     /// to. `client` is who makes it ask, if somebody does: what one client can make it ask is
     /// bounded, and what all of them can.
@@ -163,7 +169,7 @@ impl Acme {
 
     /// What is known without a question; otherwise the desk, to put a wish on.
     fn settled(&self, name: &str) -> Result<MutexGuard<'_, State>, Wanted> {
-        if !is_name(name) || self.is_own(name) {
+        if !is_name(name) || (self.is_own(name) && !self.is_below(name)) {
             return Err(Wanted::Refused(None));
         }
         let may_be = self.entitled.get().is_some_and(|it| it.may_be(name));
@@ -188,11 +194,17 @@ impl Acme {
         Ok(state)
     }
 
-    /// Names of the node itself and below never come this way: they have their own certificates.
+    /// Names of the node itself have their own certificates, and so have most below.
     fn is_own(&self, name: &str) -> bool {
         let own = &*self.settings.own;
         let above = name.strip_suffix(own);
         above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+    }
+
+    /// Whether this is a name of the node's that is ordered on demand all the same.
+    pub fn is_below(&self, name: &str) -> bool {
+        let name = canonical(name);
+        self.is_own(&name) && self.entitled.get().is_some_and(|it| it.is_below(&name))
     }
 
     fn has(&self, name: &str, now: u64) -> bool {

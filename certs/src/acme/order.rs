@@ -298,7 +298,7 @@ impl Acme {
     }
 
     /// Take back what was shown. What cannot be is tried again with the next order.
-    async fn take_back(&self, slug: &str, pending: &mut Pending) {
+    pub(super) async fn take_back(&self, slug: &str, pending: &mut Pending) {
         let mut left = Vec::new();
         for (record, value) in std::mem::take(&mut pending.shown) {
             let taken = match &self.dns {

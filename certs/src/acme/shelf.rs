@@ -8,6 +8,7 @@
 //!   orders/{name}.json       an order under way: where it is, its key, what was shown for it
 //!   challenges/…             answers to HTTP-01 and TLS-ALPN-01, for whichever node is asked
 //!   leases/{name}            who works on it
+//!   issuers.json             who certifies, as the directory says
 //!   budget.json              orders of the last week for domains of others
 //! ```
 
@@ -25,7 +26,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::issuers::Issuers;
 use super::plan::{Budget, Window};
+use crate::clock::seconds;
 use crate::store::{self, Lock};
 use crate::{Class, Error};
 
@@ -237,6 +240,57 @@ impl Shelf {
     pub fn drop_pending(&self, slug: &str) -> Result<(), Error> {
         let _lock = Lock::take(&self.root)?;
         remove(&self.order(slug))
+    }
+
+    /// Every order under way, and the second it was written down at.
+    pub fn orders(&self) -> Result<Vec<(String, u64)>, Error> {
+        let directory = self.root.join("orders");
+        let failed = |source| Error::Read {
+            path: directory.clone(),
+            source,
+        };
+        let mut orders = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let slug = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            if let Some(slug) = slug
+                && let Some(changed) = self.order_changed(slug)
+            {
+                orders.push((slug.to_owned(), changed));
+            }
+        }
+        Ok(orders)
+    }
+
+    pub fn order_changed(&self, slug: &str) -> Option<u64> {
+        let facts = fs::metadata(self.order(slug)).ok()?;
+        Some(seconds(facts.modified().ok()?))
+    }
+
+    /// Leases of which nothing was heard since that second.
+    pub fn leases_before(&self, second: u64) -> Result<Vec<PathBuf>, Error> {
+        let directory = self.root.join("leases");
+        let failed = |source| Error::Read {
+            path: directory.clone(),
+            source,
+        };
+        let mut leases = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let changed = fs::metadata(&path).and_then(|facts| facts.modified());
+            if changed.is_ok_and(|changed| seconds(changed) < second) {
+                leases.push(path);
+            }
+        }
+        Ok(leases)
+    }
+
+    pub fn issuers(&self) -> Result<Option<Issuers>, Error> {
+        self.get(&self.root.join("issuers.json"))
+    }
+
+    pub fn put_issuers(&self, issuers: &Issuers) -> Result<(), Error> {
+        self.put(&self.root.join("issuers.json"), issuers)
     }
 
     fn order(&self, slug: &str) -> PathBuf {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,9 +25,11 @@ use tracing::{info, warn};
 
 use super::answer::{Answer, Transport, answer};
 use super::limit::{Limiter, Limits, Verdict, network};
+use super::shown::Shown as Kept;
 use super::zone::{BadZone, Challenges, ZoneSettings, Zones, key, name};
 use crate::challenge::{ChallengeError, DnsChallenge};
 use crate::clock::Clock;
+use crate::{Error, chain};
 
 /// What one receive may bring: the kernel hands datagrams of one client over together.
 const RECEIVE_BYTES: usize = 64 << 10;
@@ -35,17 +38,21 @@ const TURN: usize = 8 * BATCH_SIZE;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Before the question of a message (RFC 1035, section 4.1.1).
+const HEADER_BYTES: usize = 12;
 /// For connections to have their answers when the server ends.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// An authoritative name server. It also answers its own DNS-01 challenges: they are visible as
 /// soon as they are presented.
 ///
-/// Challenges are kept in memory: they live as long as the order that wants them.
+/// Challenges live as long as the order that wants them: in memory, or in a file that other
+/// processes follow ([`Server::shown_in`]).
 pub struct Server {
     settings: Vec<ZoneSettings>,
     zones: ArcSwap<Zones>,
     shown: Mutex<Shown>,
+    kept: Option<Kept>,
     clock: Box<dyn Clock>,
     limits: Limits,
     limiter: Limiter,
@@ -54,8 +61,11 @@ pub struct Server {
     counters: Counters,
 }
 
+#[derive(Clone)]
 struct Shown {
     challenges: Challenges,
+    /// Who certifies names of the zones that do not say so themselves.
+    issuers: Vec<String>,
     serial: u32,
 }
 
@@ -92,7 +102,12 @@ impl Server {
         let zones = Zones::build(&settings, &challenges, serial)?;
         Ok(Server {
             zones: ArcSwap::from_pointee(zones),
-            shown: Mutex::new(Shown { challenges, serial }),
+            shown: Mutex::new(Shown {
+                challenges,
+                issuers: Vec::new(),
+                serial,
+            }),
+            kept: None,
             clock: Box::new(clock),
             limiter: Limiter::new(&limits),
             connections: Mutex::default(),
@@ -101,6 +116,36 @@ impl Server {
             settings,
             limits,
         })
+    }
+
+    /// Keep challenges in a directory, and show those that other processes put there.
+    pub fn shown_in(mut self, directory: &Path) -> Result<Server, Error> {
+        self.kept = Some(Kept::open(directory)?);
+        self.follow();
+        Ok(self)
+    }
+
+    /// Say who certifies names of the zones (CAA), from now on, where their settings do not. What
+    /// is no name is left out: a record that nobody understands would keep everybody away.
+    pub fn certified_by(&self, issuers: &[String]) {
+        let is_name = |issuer: &&String| {
+            let good = name(issuer).is_ok();
+            if !good {
+                warn!("`{issuer}` is said to certify the names of this node, and is no name");
+            }
+            good
+        };
+        let issuers: Vec<String> = issuers.iter().filter(is_name).cloned().collect();
+        let mut shown = lock(&self.shown);
+        if shown.issuers != issuers {
+            let fresh = Shown {
+                issuers,
+                ..shown.clone()
+            };
+            if let Err(bad) = self.show(&mut shown, fresh) {
+                warn!(error = chain(&bad), "could not say who certifies the names");
+            }
+        }
     }
 
     /// The zones that this server answers for.
@@ -115,6 +160,9 @@ impl Server {
 
     /// What is said to a message of `client`; nothing where it is to be silent.
     pub fn respond(&self, request: &[u8], client: IpAddr, transport: Transport) -> Option<Vec<u8>> {
+        if asks_for_challenge(request) {
+            self.follow();
+        }
         let answer = match answer(&self.zones.load(), request, transport) {
             Ok(answer) => answer,
             Err(silence) => {
@@ -336,17 +384,78 @@ impl Server {
             )));
         }
         let whole = whole.to_lowercase().to_ascii();
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut challenges = shown.challenges.clone();
-        if change(&mut challenges, whole).map_err(failed)? {
-            let serial = next_serial(shown.serial, self.clock.now());
-            let zones = Zones::build(&self.settings, &challenges, serial);
-            self.zones
-                .store(Arc::new(zones.map_err(|bad| failed(bad.to_string()))?));
-            *shown = Shown { challenges, serial };
+        let mut shown = lock(&self.shown);
+        let challenges = match &self.kept {
+            Some(kept) => kept
+                .change(self.clock.now(), |challenges| {
+                    change(challenges, whole).map_err(NoChange::Refused)
+                })
+                .map_err(|no| failed(chain(&no)))?,
+            None => {
+                let mut challenges = shown.challenges.clone();
+                change(&mut challenges, whole).map_err(failed)?;
+                challenges
+            }
+        };
+        self.show_challenges(&mut shown, challenges)
+            .map_err(|bad| failed(bad.to_string()))
+    }
+
+    /// Show what other processes put into the file since it was looked at.
+    fn follow(&self) {
+        let Some(kept) = &self.kept else { return };
+        // Whoever holds it is changing it, and shows what is there in a moment.
+        let Ok(mut shown) = self.shown.try_lock() else {
+            return;
+        };
+        if let Some(challenges) = kept.changed(self.clock.now())
+            && let Err(bad) = self.show_challenges(&mut shown, challenges)
+        {
+            warn!(error = chain(&bad), "could not show challenges");
         }
+    }
+
+    fn show_challenges(&self, shown: &mut Shown, challenges: Challenges) -> Result<(), BadZone> {
+        if shown.challenges == challenges {
+            return Ok(());
+        }
+        let fresh = Shown {
+            challenges,
+            ..shown.clone()
+        };
+        self.show(shown, fresh)
+    }
+
+    /// Answer with these from now on.
+    fn show(&self, shown: &mut Shown, mut fresh: Shown) -> Result<(), BadZone> {
+        fresh.serial = next_serial(shown.serial, self.clock.now());
+        let mut settings = self.settings.clone();
+        for zone in &mut settings {
+            if zone.issuers.is_empty() {
+                zone.issuers.clone_from(&fresh.issuers);
+            }
+        }
+        let zones = Zones::build(&settings, &fresh.challenges, fresh.serial)?;
+        self.zones.store(Arc::new(zones));
+        *shown = fresh;
         Ok(())
     }
+}
+
+/// Why nothing was changed in the file.
+#[derive(Debug, thiserror::Error)]
+enum NoChange {
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Kept(#[from] Error),
+}
+
+/// Whether a message asks for a name that challenges stand at (RFC 8555, section 8.4).
+fn asks_for_challenge(request: &[u8]) -> bool {
+    const LABEL: &[u8] = b"\x0f_acme-challenge";
+    let label = request.get(HEADER_BYTES..HEADER_BYTES + LABEL.len());
+    label.is_some_and(|label| label.eq_ignore_ascii_case(LABEL))
 }
 
 #[async_trait]

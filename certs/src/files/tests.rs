@@ -162,3 +162,29 @@ fn a_directory_that_is_not_there_is_told() {
         "{error}"
     );
 }
+
+#[test]
+fn what_is_too_much_to_be_read_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    for number in 0..3 {
+        let (chain, key) = made(&[&format!("n{number}.example")], 90);
+        fs::write(
+            directory.path().join(format!("{number}.pem")),
+            format!("{key}{chain}"),
+        )
+        .unwrap();
+    }
+    let nothing = Arc::new(Resolver::new(Names::default()));
+    let clock = Arc::new(SystemTime::now);
+    let files = Files::open_with(directory.path(), clock, nothing, 2).unwrap();
+    let holdings = files.holdings();
+    assert_eq!(holdings.len(), 3, "two that were read, and a word");
+    let told = holdings[2].error.as_deref().unwrap();
+    assert!(told.contains("more than 2 entries"), "{told}");
+    let mut all = fs::read_dir(directory.path()).unwrap();
+    fs::remove_file(all.next().unwrap().unwrap().path()).unwrap();
+    files.look().unwrap();
+    let holdings = files.holdings();
+    assert!(holdings.iter().all(|it| it.error.is_none()), "{holdings:?}");
+    assert_eq!(holdings.len(), 2);
+}

@@ -230,6 +230,7 @@ async fn a_challenge_that_is_rejected_is_told_and_tried_anew() {
         dns: Some(Arc::new(Liar(rig.names.clone()))),
         clock: Arc::new(rig.clock.clone()),
         dice: Arc::new(|| 0.5),
+        issuers: None,
     };
     let node = Acme::open(rig.settings.clone(), parts, nothing()).unwrap();
     node.tend().await;
@@ -256,6 +257,7 @@ async fn a_wildcard_that_cannot_be_proven_is_not_ordered() {
         dns: None,
         clock: Arc::new(rig.clock.clone()),
         dice: Arc::new(|| 0.5),
+        issuers: None,
     };
     let node = Acme::open(rig.settings.clone(), parts, nothing()).unwrap();
     node.tend().await;
@@ -272,6 +274,7 @@ async fn an_account_that_the_directory_lost_is_made_anew() {
     let node = rig.node();
     node.hasten(API).unwrap();
     node.refresh().unwrap();
+    assert_eq!(holding(&node, API).renews, Some(rig.clock.now()), "now");
     node.tend().await;
     rig.takes(&node, API).await.unwrap();
     assert_eq!(holding(&node, API).error, None);
@@ -465,4 +468,135 @@ async fn an_account_goes_on_with_another_key() {
     node.tend().await;
     assert_eq!(rig.wire.orders(), 3);
     assert_eq!(account()["id"], before["id"], "no new account was needed");
+}
+
+#[tokio::test]
+async fn a_directory_says_who_certifies() {
+    let mut rig = Rig::start().await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hears = told.clone();
+    rig.issuers = Some(Arc::new(move |names| {
+        *hears.lock().unwrap() = names.to_vec();
+    }));
+    let says = |names: &'static [&'static str]| {
+        rig.wire.change(move |path, body| match path {
+            "/dir" => {
+                let mut document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                document["meta"]["caaIdentities"] = names.into();
+                document.to_string().into()
+            }
+            _ => body,
+        });
+    };
+    says(&["ca.example"]);
+    let node = rig.node();
+    assert_eq!(*told.lock().unwrap(), [""; 0], "nobody knows yet");
+    node.tend().await;
+    assert_eq!(*told.lock().unwrap(), ["ca.example"]);
+    rig.takes(&node, API).await.unwrap();
+
+    // Known from the start the next time, also where the directory is away.
+    told.lock().unwrap().clear();
+    rig.wire.decide(|_, _| Fate::Fail);
+    let node = rig.node();
+    assert_eq!(*told.lock().unwrap(), ["ca.example"]);
+    let kept = certs::acme::issuers(rig.store.path(), &rig.settings.directory);
+    assert_eq!(kept.unwrap(), ["ca.example"]);
+    rig.clock.advance(2 * DAY);
+    node.tend().await;
+    assert_eq!(*told.lock().unwrap(), ["ca.example"]);
+
+    // Another name is known within a day.
+    rig.wire.decide(|_, _| Fate::Pass);
+    says(&["other.example", "ca.example"]);
+    node.tend().await;
+    assert_eq!(*told.lock().unwrap(), ["ca.example", "other.example"]);
+    let before = rig.wire.requests();
+    says(&[]);
+    node.tend().await;
+    assert_eq!(rig.wire.requests(), before, "it was asked today");
+    assert_eq!(told.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_of_another_node_is_left_to_it_until_it_is_over() {
+    let rig = Rig::start().await;
+    let other = rig.node_with(|settings| {
+        settings.owner = "two".to_owned();
+        settings.targets = certs::acme::Target::of_node(DOMAIN, "node-2");
+    });
+    other.tend().await;
+    let node = rig.node();
+    node.tend().await;
+    let host = format!("x.node-2.containers.{DOMAIN}");
+    rig.takes(&node, &host).await.unwrap();
+    let ends = holding(&node, "*.node-2.containers.hoody.example")
+        .ends
+        .unwrap();
+    assert_eq!(rig.wire.orders(), 3, "they share one");
+
+    // Due, and later over: node-2 is not there any more, and node-1 does not order for it.
+    let life = ends.duration_since(rig.clock.now()).unwrap();
+    rig.clock.advance(life - DAY);
+    node.tend().await;
+    assert_eq!(
+        rig.wire.orders(),
+        5,
+        "its own two that are due, and no other"
+    );
+    assert!(node.resolver().find(&host).is_some());
+    rig.clock.advance(9 * DAY);
+    node.tend().await;
+    assert!(node.resolver().find(&host).is_none(), "it is forgotten");
+}
+
+#[tokio::test]
+async fn orders_and_leases_of_dead_processes_are_cleared_in_time() {
+    let rig = Rig::start().await;
+    let node = || {
+        rig.node_with(|settings| {
+            settings.targets = vec![certs::acme::Target {
+                names: vec!["*.old.example".to_owned()],
+                class: Class::Node,
+            }];
+        })
+    };
+    // Its process dies when the challenge is shown, and its settings change.
+    let (reached, mut held_up) = tokio::sync::mpsc::channel(1);
+    rig.wire.decide(move |_, request| {
+        if !request.uri().path().starts_with("/chalZ/") {
+            return Fate::Pass;
+        }
+        let _ = reached.try_send(());
+        Fate::Hang
+    });
+    let first = node();
+    let dies = tokio::spawn(async move { first.tend().await });
+    held_up.recv().await.unwrap();
+    dies.abort();
+    let _ = dies.await;
+    rig.wire.decide(|_, _| Fate::Pass);
+    let root = std::fs::read_dir(rig.store.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let [order, lease] =
+        ["orders/_.old.example.json", "leases/_.old.example"].map(|it| root.join(it));
+    let node = rig.node();
+    node.tend().await;
+    assert_eq!(rig.names.count(), 1, "what the dead one showed");
+    assert!(
+        order.exists() && lease.exists(),
+        "somebody may go on with it"
+    );
+    rig.clock.advance(2 * HOUR);
+    node.tend().await;
+    assert!(!lease.exists());
+    assert!(order.exists());
+    rig.clock.advance(7 * DAY);
+    node.tend().await;
+    assert!(!order.exists());
+    assert_eq!(rig.names.count(), 0);
 }

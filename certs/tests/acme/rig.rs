@@ -43,6 +43,8 @@ pub struct Rig {
     pub wire: Arc<Wire>,
     pub clock: Hands,
     pub settings: Settings,
+    /// Who is told who certifies; nobody, where a test counts requests.
+    pub issuers: Option<Arc<certs::acme::TellIssuers>>,
     pub store: tempfile::TempDir,
 }
 
@@ -74,6 +76,7 @@ impl Rig {
             pebble,
             wire: Wire::new(https),
             clock: Hands::new(),
+            issuers: None,
             store,
         }
     }
@@ -91,6 +94,7 @@ impl Rig {
             dns: Some(self.names.clone()),
             clock: Arc::new(self.clock.clone()),
             dice: Arc::new(|| 0.5),
+            issuers: self.issuers.clone(),
         };
         Acme::open(settings, parts, nothing()).unwrap()
     }

@@ -419,3 +419,92 @@ async fn changes_disturb_nobody() {
     asking.join().unwrap();
     assert_eq!(answered.load(Ordering::Relaxed), 5_000);
 }
+
+/// One proxy takes the place of another in the middle of an order: whichever is asked, shows it.
+#[tokio::test]
+async fn a_challenge_is_shown_by_every_process_that_shares_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = || {
+        let server = Server::new(vec![settings()], Limits::default(), SystemClock).unwrap();
+        server.shown_in(directory.path()).unwrap()
+    };
+    let (old, new) = (server(), server());
+    let at = "_acme-challenge.n.example.com";
+    let asked = question(
+        &name("_ACME-challenge.n.example.com").unwrap(),
+        RecordType::TXT,
+    );
+    let asked = asked.to_vec().unwrap();
+    let shown = |server: &Server| {
+        let client = "127.0.0.1".parse().unwrap();
+        let reply = server.respond(&asked, client, Transport::Udp).unwrap();
+        Message::from_vec(&reply).unwrap().answers.len()
+    };
+    assert_eq!((shown(&old), shown(&new)), (0, 0));
+    for round in 0..50 {
+        let (mine, other) = (format!("mine-{round}"), format!("other-{round}"));
+        old.present(at, &mine).await.unwrap();
+        assert_eq!((shown(&old), shown(&new)), (1, 1), "round {round}");
+        new.present(at, &other).await.unwrap();
+        assert_eq!((shown(&old), shown(&new)), (2, 2), "round {round}");
+        // It may end before it takes back what it showed.
+        new.withdraw(at, &mine).await.unwrap();
+        assert_eq!((shown(&old), shown(&new)), (1, 1), "round {round}");
+        old.withdraw(at, &other).await.unwrap();
+        assert_eq!((shown(&old), shown(&new)), (0, 0), "round {round}");
+    }
+    old.present(at, "left").await.unwrap();
+    drop((old, new));
+    let later = server();
+    assert_eq!(shown(&later), 1, "a new process shows it at once");
+    let tomorrow = || SystemTime::now() + Duration::from_secs(25 * 3600);
+    let server = Server::new(vec![settings()], Limits::default(), tomorrow).unwrap();
+    let much_later = server.shown_in(directory.path()).unwrap();
+    assert_eq!(shown(&much_later), 0, "it was left by somebody who died");
+
+    std::fs::write(directory.path().join("shown.json"), "{\"half").unwrap();
+    assert_eq!(shown(&later), 0, "what cannot be read shows nothing");
+    later.present(at, "again").await.unwrap();
+    assert_eq!(shown(&later), 1);
+}
+
+#[tokio::test]
+async fn who_certifies_is_said_where_the_settings_do_not_say_so() {
+    let own = ZoneSettings {
+        origin: "own.example.com".into(),
+        hosts: vec!["own.example.com".into()],
+        issuers: vec!["own.test".into()],
+        ..settings()
+    };
+    let server = Server::new(vec![settings(), own], Limits::default(), SystemClock).unwrap();
+    let issuers = |zone: &str| {
+        let asked = question(&name(zone).unwrap(), RecordType::CAA);
+        let client = "127.0.0.1".parse().unwrap();
+        let reply = server.respond(&asked.to_vec().unwrap(), client, Transport::Udp);
+        let reply = Message::from_vec(&reply.unwrap()).unwrap();
+        let said: Vec<String> = reply.answers.iter().map(|it| it.data.to_string()).collect();
+        said.join(" ")
+    };
+    assert_eq!(issuers("n.example.com"), "");
+    let names = ["ca.test", "not..a name", "other.test"].map(str::to_owned);
+    server.certified_by(&names);
+    let said = issuers("n.example.com");
+    assert!(
+        said.contains("ca.test") && said.contains("other.test"),
+        "{said}"
+    );
+    assert!(!said.contains("not"), "{said}");
+    let said = issuers("own.example.com");
+    assert!(
+        said.contains("own.test") && !said.contains("ca.test"),
+        "{said}"
+    );
+    // Challenges change nothing about it.
+    server
+        .present("_acme-challenge.n.example.com", "value")
+        .await
+        .unwrap();
+    assert!(issuers("n.example.com").contains("ca.test"));
+    server.certified_by(&[]);
+    assert_eq!(issuers("n.example.com"), "");
+}
