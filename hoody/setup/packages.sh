@@ -3,7 +3,7 @@
 #
 #   packages.sh build        what the binaries and the pages are built with
 #   packages.sh engine       what containers run on
-#   packages.sh check        what tests in one process need: a directory to order certificates from
+#   packages.sh check        what tests in one process need: a directory to order certificates from, a scanner of TLS
 #   packages.sh test         what the other tests need
 #   packages.sh bench        what the edge and the names are measured beside and with
 #
@@ -20,7 +20,7 @@ die() { printf 'packages: %s\n' "$*" >&2; exit 1; }
 
 BUILD="gcc g++ clang mold cmake pkg-config make git curl ca-certificates"
 ENGINE="incus-base dnsmasq-base btrfs-progs nftables uidmap mmdebstrap zstd jq iproute2 python3 curl bubblewrap"
-CHECK="pebble"
+CHECK="pebble sslscan"
 TEST="nginx-light openssl bubblewrap chromium libnss3-tools default-jre-headless curl nghttp2-client bind9-dnsutils knot"
 BENCH="nginx-light haproxy caddy wrk nghttp2-client openssl util-linux knot nsd dnsperf"
 

@@ -6,17 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use certs::acme::{Entitled, Wanted};
+use certs::acme::Wanted;
 use certs::{Acme, Holdings};
-use routes::address::Name;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::time::timeout;
-
-use crate::domains::Domains;
 
 /// Where a directory looks (RFC 8555, section 8.3).
 const WELL_KNOWN: &str = "/.well-known/acme-challenge/";
@@ -67,6 +63,11 @@ impl Certificates {
         timeout(ORDER, arrived).await.unwrap_or(false)
     }
 
+    /// Whether a host has a certificate of its own ordered, although there is another one to show.
+    pub(crate) fn prefers_own(&self, host: &str) -> bool {
+        self.acme.as_ref().is_some_and(|acme| acme.is_below(host))
+    }
+
     /// The settings to shake hands with where a directory looks whether a name is ours: it asks
     /// for that protocol and for no other.
     pub(crate) fn challenge(&self, hello: &ClientHello<'_>) -> Option<Challenge> {
@@ -84,19 +85,6 @@ impl Certificates {
             server.alpn_protocols = vec![ACME_TLS.to_vec()];
             Some(Arc::new(server))
         })
-    }
-}
-
-/// Certificates are ordered for names that lead to an alias that is in force.
-#[async_trait]
-impl Entitled for Domains {
-    fn may_be(&self, name: &str) -> bool {
-        Name::parse(name).is_ok_and(|name| self.may_lead(&name))
-    }
-
-    async fn entitled(&self, name: &str, client: Option<IpAddr>) -> Result<(), String> {
-        let led = Domains::entitled(self, name, client).await;
-        led.map(drop).map_err(|why| why.to_string())
     }
 }
 

@@ -123,7 +123,7 @@ pub enum HookFault {
     Read(#[source] hyper::Error),
     #[error("the script answered {0}")]
     Status(StatusCode),
-    #[error("the script's answer is longer than {REPLY_BYTES} bytes, or broke off")]
+    #[error("the script's answer is too long, or broke off")]
     TooLong,
     #[error("the script's answer is not what a hook says")]
     Nonsense(#[source] serde_json::Error),
@@ -156,7 +156,7 @@ impl Asking {
     }
 
     /// A place among those that ask; given back when it is dropped.
-    fn enter(self: &Arc<Asking>, container: routes::Id) -> Result<Turn, HookFault> {
+    pub fn enter(self: &Arc<Asking>, container: routes::Id) -> Result<Turn, HookFault> {
         let all = self.all.clone().try_acquire_owned();
         let all = all.map_err(|_| HookFault::Busy)?;
         let mut count = self.each.entry(container).or_insert(0);
@@ -172,7 +172,8 @@ impl Asking {
     }
 }
 
-struct Turn {
+/// A place among those that ask.
+pub struct Turn {
     asking: Arc<Asking>,
     container: routes::Id,
     _all: OwnedSemaphorePermit,
@@ -214,14 +215,6 @@ async fn exchange(
     host: &str,
     body: Vec<u8>,
 ) -> Result<Verdict, HookFault> {
-    let socket = upstream::dial(place).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
-        .await
-        .map_err(HookFault::Read)?;
-    // It ends with the exchange: the sender is dropped, and what is left to read is not read.
-    let connection = Connection(tokio::spawn(async move {
-        let _ = connection.await; // what went wrong, the sender tells
-    }));
     let mut request = Request::post(&hook.script.path)
         .header(header::HOST, host)
         .header(header::CONTENT_TYPE, "application/json")
@@ -234,6 +227,24 @@ async fn exchange(
     let request = request
         .body(Full::new(Bytes::from(body)))
         .map_err(|_| HookFault::Bad("script path"))?;
+    read(&send(place, request, REPLY_BYTES).await?)
+}
+
+/// Send the kit of a container a request of the proxy's own, over a connection of its own. Returns
+/// the body of an answer that is a success and has at most so many bytes.
+pub async fn send(
+    place: &Place,
+    request: Request<Full<Bytes>>,
+    most: usize,
+) -> Result<Bytes, HookFault> {
+    let socket = upstream::dial(place).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
+        .await
+        .map_err(HookFault::Read)?;
+    // It ends with the exchange: the sender is dropped, and what is left to read is not read.
+    let connection = Connection(tokio::spawn(async move {
+        let _ = connection.await; // what went wrong, the sender tells
+    }));
     let response = sender
         .send_request(request)
         .await
@@ -242,10 +253,10 @@ async fn exchange(
     if !status.is_success() {
         return Err(HookFault::Status(status));
     }
-    let body = Limited::new(response.into_body(), REPLY_BYTES);
+    let body = Limited::new(response.into_body(), most);
     let body = body.collect().await.map_err(|_| HookFault::TooLong)?;
     drop(connection);
-    read(&body.to_bytes())
+    Ok(body.to_bytes())
 }
 
 /// Aborts the task of a connection with it.

@@ -8,6 +8,7 @@
 //!   still hears from the newest one, and leaves to it.
 //! - `tls`: the handshake. Certificates come from outside as a resolver. `certificates`: those that
 //!   are ordered when somebody asks, and what a directory is answered.
+//! - `scripts`: hosts of script directories, which have certificates of their own.
 //! - `sender`: whom a load balancer speaks for · `frames`: HTTP/2 by its first bytes, and floods.
 //! - `connection`: what is known about a connection, and the deadlines of its stream; `socket`:
 //!   its buffers.
@@ -67,6 +68,7 @@ mod refusals;
 mod relay;
 mod request;
 mod resolve;
+mod scripts;
 mod sender;
 mod session;
 mod signed_out;

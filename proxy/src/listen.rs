@@ -40,6 +40,7 @@ use crate::logs::{Journal, OpenLog};
 use crate::passage::Tunnel;
 use crate::refusals::{Audience, Refusal};
 use crate::relay::{self, Close, Patience, Relay};
+use crate::scripts::{Entitlements, Scripts};
 use crate::session::{KeepKeys, Keys};
 use crate::tls::{NoHandshake, Tls};
 use crate::uploads::Uploads;
@@ -244,7 +245,15 @@ impl Proxy {
             config,
         });
         if let Some(acme) = &shared.config.certificates.acme {
-            acme.plug(Arc::new(domains.clone()));
+            let scripts = Scripts::new(
+                shared.config.zone.clone(),
+                shared.table.clone(),
+                shared.asking.clone(),
+            );
+            acme.plug(Arc::new(Entitlements {
+                domains: domains.clone(),
+                scripts,
+            }));
         }
         feed::observe(&shared.table.load(), &shared);
 

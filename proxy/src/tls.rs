@@ -125,6 +125,13 @@ impl Tls {
             }
             return Err(NoHandshake::Challenge);
         }
+        if let Some(name) = sni.as_deref()
+            && self.certificates.prefers_own(name)
+        {
+            // Where it does not come, what there is otherwise is shown.
+            self.certificates.arrived(name, client).await;
+        }
+        let hello = start.client_hello();
         let certificate = match self.certs.resolve(hello) {
             Some(certificate) => certificate,
             None => {

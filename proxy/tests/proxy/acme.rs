@@ -160,6 +160,19 @@ impl Node {
         Ok(answer.lines().next().unwrap_or_default().to_owned())
     }
 
+    /// Order from now on, and have the node's own, which are ordered at the start.
+    async fn own(&self) {
+        self.acme.start().expect("it starts");
+        let resolver = self.acme.resolver();
+        let hosts = ["api", "x.node-1.containers"].map(|it| format!("{it}.{DOMAIN}"));
+        let own = tokio::time::timeout(PATIENCE, async {
+            while hosts.iter().any(|host| resolver.find(host).is_none()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        own.await.expect("they come");
+    }
+
     async fn stop(mut self) {
         if let Some(proxy) = self.proxy.take() {
             proxy.stop().await;
@@ -255,27 +268,44 @@ async fn a_directory_may_look_on_the_port_of_https() {
     node.stop().await;
 }
 
+/// A host of a script of the node's container.
+fn script(subdir: &str) -> String {
+    let (project, container) = (Id([2; 12]), Id([1; 12]));
+    format!("{subdir}.{project}-{container}-exec-1.node-1.containers.{DOMAIN}")
+}
+
+#[tokio::test]
+async fn hosts_of_scripts_have_certificates_of_their_own_once_their_directory_exists() {
+    let node = Node::start(true).await;
+    node.own().await;
+    let orders = node.rig.wire.orders();
+    // What its container does not have is not ordered.
+    for subdir in ["nothing", "shop-2"] {
+        let secured = node.secured(&script(subdir), b"http/1.1").await;
+        assert!(secured.is_err(), "{subdir}: {secured:?}");
+    }
+    let elsewhere = script("shop").replace("-exec-1.", "-http-1.");
+    assert!(node.secured(&elsewhere, b"http/1.1").await.is_err());
+    let stranger = script("shop").replace(&Id([1; 12]).to_string(), &Id([3; 12]).to_string());
+    assert!(node.secured(&stranger, b"http/1.1").await.is_err());
+    assert_eq!(node.rig.wire.orders(), orders);
+    let secured = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Ok(line) = node.secured(&script("shop"), b"http/1.1").await {
+                return line;
+            }
+        }
+    });
+    let line = secured.await.expect("it comes");
+    assert_eq!(line, "HTTP/1.1 200 OK", "the container answers");
+    assert_eq!(node.rig.wire.orders(), orders + 1);
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn a_scanner_of_names_makes_no_order_and_learns_nothing() {
     let node = Node::start(true).await;
-    node.acme.start().expect("it starts");
-    // Its own are ordered at the start; they may be done before anybody comes.
-    let own = tokio::time::timeout(PATIENCE, async {
-        while node
-            .acme
-            .resolver()
-            .find(&format!("api.{DOMAIN}"))
-            .is_none()
-            || node
-                .acme
-                .resolver()
-                .find(&format!("x.node-1.containers.{DOMAIN}"))
-                .is_none()
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    own.await.expect("they come");
+    node.own().await;
     let orders = node.rig.wire.orders();
     for number in 0..200 {
         let host = format!("h{number}.scanned.example");

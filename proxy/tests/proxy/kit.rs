@@ -186,6 +186,15 @@ async fn answer(
             all.push((words.join(" "), told));
             Response::new(full(said))
         }
+        // Its exec service, which has scripts in one directory.
+        "/api/v1/exec/scripts/list" => {
+            let count = match request.uri().query() {
+                Some("subdomain=shop") => 2,
+                _ => 0,
+            };
+            let list = json!({ "directory": "/scripts", "count": count, "scripts": [] });
+            Response::new(full(list.to_string()))
+        }
         "/ws" => websocket(request),
         // Switches, and counts what comes once it is told to.
         "/listen" => {

@@ -24,6 +24,7 @@ mod recorder;
 mod refusals;
 mod requests;
 mod rig;
+mod scan;
 mod signin;
 mod smuggling;
 mod streams;
