@@ -134,6 +134,10 @@ impl Api {
         let body = json!({ "server_id": server, "name": name, "hoody_kit": true, "bypass_prespawn": true });
         let path = format!("/api/v1/projects/{project}/containers");
         let made = self.call(Method::POST, &path, Some(body)).await?;
+        self.placed(&made)
+    }
+
+    fn placed(&self, made: &Value) -> anyhow::Result<Container> {
         let text = |key: &str| {
             made[key]
                 .as_str()
@@ -177,6 +181,40 @@ impl Api {
     /// `start`, `stop` and so on.
     pub async fn operate(&self, container: &Container, operation: &str) -> anyhow::Result<()> {
         let path = format!("/api/v1/containers/{}/{operation}", container.id);
+        self.call(Method::POST, &path, None).await.map(drop)
+    }
+
+    /// Take a snapshot; its name.
+    pub async fn snapshot(&self, container: &Container) -> anyhow::Result<String> {
+        let path = format!("/api/v1/containers/{}/snapshots", container.id);
+        let taken = self.call(Method::POST, &path, Some(json!({}))).await?;
+        let name = taken["snapshot"]["name"].as_str();
+        name.map(str::to_owned).context("no name")
+    }
+
+    /// Bring a snapshot back; returns when the disk is back.
+    pub async fn restore(&self, container: &Container, name: &str) -> anyhow::Result<()> {
+        let path = format!("/api/v1/containers/{}/snapshots/{name}", container.id);
+        self.call(Method::PUT, &path, None).await.map(drop)
+    }
+
+    /// Delete a snapshot.
+    pub async fn forget(&self, container: &Container, name: &str) -> anyhow::Result<()> {
+        let path = format!("/api/v1/containers/{}/snapshots/{name}", container.id);
+        self.call(Method::DELETE, &path, None).await.map(drop)
+    }
+
+    /// Make a container from another and return at once.
+    pub async fn copy(&self, container: &Container) -> anyhow::Result<Container> {
+        let path = format!("/api/v1/containers/{}/copy", container.id);
+        let body = json!({ "target_project_id": container.project });
+        let made = self.call(Method::POST, &path, Some(body)).await?;
+        self.placed(&made)
+    }
+
+    /// Bring a copy to what its source is, and return at once.
+    pub async fn sync(&self, copy: &Container) -> anyhow::Result<()> {
+        let path = format!("/api/v1/containers/{}/sync", copy.id);
         self.call(Method::POST, &path, None).await.map(drop)
     }
 

@@ -1,13 +1,14 @@
 //! Measurements on a running node, against packaged peers in the same run.
 //!
 //! `cargo run --release -p benches -- life`, `… -- hop` and so on ask the questions in [`life`],
-//! [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect` and `… -- dns` need none
+//! [`disks`], [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect` and `… -- dns` need none
 //! and ask those in [`edge`], [`effect`] and [`dns`].
 //! Each prints a table and writes `benches/results/<name>.json` with the machine's description
 //! beside the numbers.
 
 mod api;
 mod certificate;
+mod disks;
 mod dns;
 mod edge;
 mod effect;
@@ -45,6 +46,14 @@ enum Question {
     Life {
         #[arg(long, default_value_t = 20)]
         count: usize,
+    },
+    /// How long do a snapshot, a restore, a copy and a sync take, of little and of much?
+    Disks {
+        #[arg(long, default_value_t = 20)]
+        count: usize,
+        /// Sizes, in MB.
+        #[arg(long, value_delimiter = ',', default_values_t = [10, 5000])]
+        megabytes: Vec<u64>,
     },
     /// What does an idle container hold?
     Idle {
@@ -136,6 +145,9 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
     let node = || api::Api::open(&arguments.profile);
     let (name, result) = match arguments.question {
         Question::Life { count } => ("life", life::ask(&node()?, count).await?),
+        Question::Disks { count, megabytes } => {
+            ("disks", disks::ask(&node()?, count, &megabytes).await?)
+        }
         Question::Idle { count, rest } => ("idle", idle::ask(&node()?, count, rest).await?),
         Question::Hop {
             requests,

@@ -170,8 +170,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// where that is counted.
     async fn snapshot(&self, id: Id, name: &str) -> Result<Option<u64>, RuntimeError>;
 
-    /// Make its disk what it was in the snapshot. It is off; it keeps its address, and has to be
-    /// told its settings again by an update.
+    /// Make its disk what it was in the snapshot. It is off; it keeps its address, maybe not
+    /// its owners, and has to be told its settings again by an update.
     async fn restore(&self, id: Id, name: &str) -> Result<(), RuntimeError>;
 
     /// Remove a snapshot, also one that was only half taken.

@@ -531,3 +531,48 @@ async fn what_is_under_way_is_not_disturbed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_machine_that_is_gone_has_no_disk_to_keep() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    let project = me.project("site").await;
+    let web = me.container(&project, "web").await;
+    me.until(&web, "running").await;
+    let name = text(&take(&me, &web, json!({})).await.ok()["snapshot"]["name"]);
+    world.fake.happen(id(&web), None);
+    me.until(&web, "failed").await;
+    take(&me, &web, json!({})).await.refused(409);
+    restore(&me, &web, &name).await.refused(409);
+    copy(&me, &web, json!({ "target_project_id": project }))
+        .await
+        .refused(409);
+}
+
+#[tokio::test]
+async fn a_token_needs_the_right_to_snapshots() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    let project = me.project("site").await;
+    let web = me.container(&project, "web").await;
+    me.until(&web, "running").await;
+    let name = text(&take(&me, &web, json!({})).await.ok()["snapshot"]["name"]);
+    let body = json!({ "alias": "part", "permissions": {
+        "containers": { "read": true, "update": true },
+    } });
+    let token = text(&me.post("/api/v1/auth/tokens", body).await.ok()["token"]);
+    let part = node.with(&token);
+    assert_eq!(names(&part, &web).await, [name.clone()]);
+    let one = format!("/api/v1/containers/{web}/snapshots/{name}");
+    take(&part, &web, json!({})).await.refused(403);
+    restore(&part, &web, &name).await.refused(403);
+    part.delete(&one).await.refused(403);
+    let alias = json!({ "alias": "a" });
+    part.put(&format!("{one}/alias"), alias).await.refused(403);
+    copy(&part, &web, json!({ "target_project_id": project }))
+        .await
+        .refused(403);
+    assert_eq!(names(&me, &web).await, [name]);
+}

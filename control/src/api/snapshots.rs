@@ -12,7 +12,7 @@ use super::containers::{going, no_container, seen, sees};
 use super::text::{IdText, Number, SnapshotAlias, given};
 use crate::auth::permissions::Permission;
 use crate::auth::{Principal, broken};
-use crate::container::Wants;
+use crate::container::{Status, Wants};
 use crate::control::Control;
 use crate::store::containers::{self, Owned};
 use crate::store::snapshots::{self, State};
@@ -86,6 +86,10 @@ pub fn at_rest(owned: &Owned) -> Result<(), Fault> {
     }
     if !container.made {
         return Err(not_now(owned, &format!("is {}", container.status)));
+    }
+    // Its machine was removed from outside, or the engine says it is broken.
+    if container.status == Status::Failed && container.failure.is_none() {
+        return Err(not_now(owned, "is failed; its status logs say why"));
     }
     if container.disk.syncing && container.failure.is_none() {
         return Err(not_now(owned, "is being synced with its source"));

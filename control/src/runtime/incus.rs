@@ -102,7 +102,8 @@ pub struct Incus {
     /// Bytes of the pool that the disks of all machines are in.
     space: Option<u64>,
     /// Held from choosing an address until an instance has it. It also keeps the engine from
-    /// making two instances at once, which it has been seen to give the same range of user ids.
+    /// choosing ranges of user ids for two instances at once, which it has been seen to give the
+    /// same.
     making: Mutex<()>,
     changes: broadcast::Sender<Id>,
 }

@@ -297,10 +297,13 @@ pub fn dropped(
     Ok(())
 }
 
-/// Have snapshots removed whose time is over, unless they are being restored. The containers.
+/// Have snapshots removed whose time is over, unless they are being restored or copied. The
+/// containers.
 pub fn expire(connection: &Connection, now: Millis) -> rusqlite::Result<Vec<Id>> {
     const OVER: &str = "expires_at <= ?1 AND state = 'kept' AND NOT EXISTS (
-        SELECT 1 FROM containers WHERE id = container_id AND restoring = snapshots.name)";
+        SELECT 1 FROM containers WHERE (id = container_id AND restoring = snapshots.name)
+        OR (source_id = container_id AND source_snapshot = snapshots.name
+            AND NOT made AND wants <> 'gone' AND failure IS NULL))";
     let mut statement = connection.prepare(&format!(
         "SELECT DISTINCT container_id FROM snapshots WHERE {OVER}"
     ))?;

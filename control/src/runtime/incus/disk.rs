@@ -94,6 +94,8 @@ impl Incus {
             Err(error) => return Err(failed(act, error)),
         }
         let body = json!({ "restore": name });
+        // the engine chooses its range of user ids anew
+        let _making = self.making.lock().await;
         let back = self.rest.work(Method::PUT, &path, body, QUICK).await;
         back.map(drop).map_err(|error| failed(act, error))
     }
