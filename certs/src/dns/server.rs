@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, PipeReader};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -33,7 +35,7 @@ use crate::{Error, chain};
 
 /// What one receive may bring: the kernel hands datagrams of one client over together.
 const RECEIVE_BYTES: usize = 64 << 10;
-/// Datagrams that one socket is served before others have their turn.
+/// Datagrams that are served between two looks whether that is to end.
 const TURN: usize = 8 * BATCH_SIZE;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -188,19 +190,21 @@ impl Server {
         }
     }
 
-    /// Answer until `stopped` says so or its sender is gone. On the runtime of one thread: a
-    /// question takes microseconds.
+    /// Answer until `stopped` says so or its sender is gone. A question takes microseconds, so that
+    /// TCP is on the runtime of one thread; each socket for UDP has a thread of its own.
     pub async fn serve(
         self: Arc<Self>,
         sockets: Sockets,
         mut stopped: watch::Receiver<bool>,
     ) -> io::Result<()> {
+        // Ends the threads, also where this future is dropped.
+        let (ends, end) = io::pipe()?;
         let (mut receiving, mut accepting) = (JoinSet::new(), JoinSet::new());
         for socket in sockets.udp {
             socket.set_nonblocking(true)?;
             let state = UdpSocketState::new((&socket).into())?;
-            let socket = tokio::net::UdpSocket::from_std(socket)?;
-            receiving.spawn(self.clone().serve_udp(socket, state));
+            let (server, ends) = (self.clone(), ends.try_clone()?);
+            receiving.spawn_blocking(move || server.serve_udp(&socket, &state, &ends));
         }
         for listener in sockets.tcp {
             listener.set_nonblocking(true)?;
@@ -209,8 +213,9 @@ impl Server {
         }
         info!(zones = ?self, "the name server answers");
         until(&mut stopped).await;
-        // Nothing is lost: what was received was answered before anything else was done.
-        receiving.shutdown().await;
+        drop(end);
+        // Nothing is lost: what was received is answered before the thread looks for the end.
+        receiving.join_all().await;
         let drained = timeout(DRAIN, accepting.join_all()).await;
         if drained.is_err() {
             info!("connections for names were cut off");
@@ -218,24 +223,33 @@ impl Server {
         Ok(())
     }
 
-    async fn serve_udp(self: Arc<Self>, socket: tokio::net::UdpSocket, state: UdpSocketState) {
+    /// Answer datagrams until the other end of `ends` is closed. By a thread that waits for nothing
+    /// but its socket: whoever asked is woken with the answer, and runs when this sleeps again,
+    /// which is sooner than a runtime would let it.
+    fn serve_udp(&self, socket: &UdpSocket, state: &UdpSocketState, ends: &PipeReader) {
         let mut space = vec![[0_u8; RECEIVE_BYTES]; BATCH_SIZE];
         loop {
-            if let Err(error) = socket.readable().await {
-                warn!(%error, "a socket of the name server cannot be waited for");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+            let mut waits = [
+                PollFd::new(socket, PollFlags::IN),
+                PollFd::new(ends, PollFlags::IN),
+            ];
+            match poll(&mut waits, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    warn!(%error, "a socket of the name server cannot be waited for");
+                    std::thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+            if !waits[1].revents().is_empty() {
+                return;
             }
             let mut served = 0;
             while served < TURN {
                 let mut metas = [RecvMeta::default(); BATCH_SIZE];
-                let got = socket.try_io(Interest::READABLE, || {
-                    let mut buffers = space.iter_mut().map(|buffer| IoSliceMut::new(buffer));
-                    let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
-                        std::array::from_fn(|_| buffers.next().expect("there is one for each"));
-                    state.recv((&socket).into(), &mut buffers, &mut metas)
-                });
-                let got = match got {
+                let mut buffers = space.iter_mut().map(|buffer| IoSliceMut::new(buffer));
+                let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+                    std::array::from_fn(|_| buffers.next().expect("there is one for each"));
+                let got = match state.recv(socket.into(), &mut buffers, &mut metas) {
                     Ok(got) => got,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(_) => {
@@ -248,19 +262,17 @@ impl Server {
                 for (meta, buffer) in metas.iter().zip(&space).take(got) {
                     let datagrams = buffer[..meta.len].chunks(meta.stride.max(1));
                     for datagram in datagrams {
-                        self.reply_udp(&socket, &state, datagram, meta);
+                        self.reply_udp(socket, state, datagram, meta);
                     }
                 }
             }
-            // Others have their turn, also where datagrams never end.
-            tokio::task::yield_now().await;
         }
     }
 
     /// Answer from the address that was asked, also where the socket is bound to all.
     fn reply_udp(
         &self,
-        socket: &tokio::net::UdpSocket,
+        socket: &UdpSocket,
         state: &UdpSocketState,
         datagram: &[u8],
         meta: &RecvMeta,
@@ -280,10 +292,7 @@ impl Server {
             src_ip: meta.dst_ip,
         };
         // A full buffer loses the answer, as the network might; nobody is waited for.
-        let sent = socket.try_io(Interest::WRITABLE, || {
-            state.try_send(socket.into(), &transmit)
-        });
-        if sent.is_err() {
+        if state.try_send(socket.into(), &transmit).is_err() {
             self.counters.dropped("unsent");
         }
     }
