@@ -720,3 +720,43 @@ async fn a_sync_carries_a_change_and_keeps_the_identity() {
         rig.is_gone(id).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_broke_off_leaves_nobody_with_anothers_identity() {
+    let rig = Rig::start().await;
+    let (one, two) = (machine(), machine());
+    let source = Source {
+        id: one.id,
+        snapshot: None,
+    };
+    rig.engine.create(&one).await.unwrap();
+    rig.engine.copy(&two, &source).await.unwrap();
+    rig.engine.start(two.id).await.unwrap();
+    rig.ready(two.id).await;
+    let who = rig.sh(two.id, WHO).await;
+    rig.engine.kill(two.id).await.unwrap();
+    rig.engine.delete(one.id).await.unwrap();
+    let broken = rig.engine.sync(&two, one.id).await;
+    assert!(
+        matches!(broken, Err(RuntimeError::NoMachine(id)) if id == one.id),
+        "{broken:?}"
+    );
+    // what it would have brought over already
+    let name = std::env::var("HOODY_ENGINE").unwrap();
+    let strange = rig.directory.path().join("machine-id");
+    std::fs::write(&strange, format!("{}\n", "0123".repeat(8))).unwrap();
+    let pushed = std::process::Command::new("incus")
+        .args(["--project", &name, "file", "push"])
+        .arg(&strange)
+        .arg(format!("c-{}/etc/machine-id", two.id))
+        .status()
+        .unwrap();
+    assert!(pushed.success());
+    rig.engine.start(two.id).await.unwrap();
+    rig.ready(two.id).await;
+    assert_eq!(rig.sh(two.id, WHO).await, who);
+    let path = format!("/1.0/instances/c-{}", two.id);
+    assert!(!engine_says(&path).contains("user.hoody.identity"));
+    rig.engine.delete(two.id).await.unwrap();
+    rig.is_gone(two.id).await;
+}

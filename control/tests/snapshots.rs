@@ -564,7 +564,7 @@ async fn a_token_needs_the_right_to_snapshots() {
     } });
     let token = text(&me.post("/api/v1/auth/tokens", body).await.ok()["token"]);
     let part = node.with(&token);
-    assert_eq!(names(&part, &web).await, [name.clone()]);
+    assert_eq!(names(&part, &web).await, *std::slice::from_ref(&name));
     let one = format!("/api/v1/containers/{web}/snapshots/{name}");
     take(&part, &web, json!({})).await.refused(403);
     restore(&part, &web, &name).await.refused(403);
@@ -575,4 +575,50 @@ async fn a_token_needs_the_right_to_snapshots() {
         .await
         .refused(403);
     assert_eq!(names(&me, &web).await, [name]);
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_can_be_tried_again_or_given_up() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    let project = me.project("site").await;
+    let web = me.container(&project, "web").await;
+    me.until(&web, "running").await;
+    let body = json!({ "target_project_id": project });
+    let twin = text(&copy(&me, &web, body).await.ok()["id"]);
+    me.until(&twin, "stopped").await;
+    world.fake.write(id(&web), "page", "1");
+    let fail = || {
+        world
+            .fake
+            .trouble(Act::Sync, Moment::Midway, Trouble::DiskFull, 3);
+    };
+    fail();
+    sync(&me, &twin, json!({})).await.ok();
+    me.until(&twin, "failed").await;
+    let path = format!("/api/v1/containers/{twin}/status-logs");
+    let logs = me.get(&path).await.ok();
+    let reason = text(&logs["logs"][0]["metadata"]["reason"]);
+    assert!(reason.contains("no space left"), "{reason}");
+    // nothing was changed in it by its user: no force is needed
+    sync(&me, &twin, json!({})).await.ok();
+    me.until(&twin, "stopped").await;
+    assert_eq!(world.fake.read(id(&twin), "page").as_deref(), Some("1"));
+
+    fail();
+    sync(&me, &twin, json!({})).await.ok();
+    me.until(&twin, "failed").await;
+    let updates = || {
+        let asked = world.fake.asked();
+        let of = asked
+            .iter()
+            .filter(|asked| **asked == (Act::Update, id(&twin)));
+        of.count()
+    };
+    let before = updates();
+    me.manage(&twin, "start").await.ok();
+    me.until(&twin, "running").await;
+    assert!(updates() > before, "it is told its own settings again");
+    sync(&me, &twin, json!({})).await.refused(409);
 }

@@ -793,6 +793,7 @@ impl Runtime for Incus {
                 reason: "the engine gave the machine no range of user ids".to_owned(),
             });
         }
+        self.after_sync(id, &instance).await?;
         if instance.devices.contains_key("run") {
             let directory = self.directory(id);
             share(&directory, owners).map_err(|error| host("start", &directory, &error))?;

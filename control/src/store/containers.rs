@@ -399,7 +399,8 @@ pub fn ask(
         .then_some(container.incarnation.cast_signed());
     let changed = connection.execute(
         "UPDATE containers SET wants = ?2, force = ?3, restart_from = ?4, requested_by = ?5, failure = NULL,
-             syncing = syncing AND failure IS NULL, revision = revision + 1, status = ?6, status_since = iif(status = ?6, status_since, ?7),
+             version = version + (syncing AND failure IS NOT NULL), syncing = syncing AND failure IS NULL,
+             revision = revision + 1, status = ?6, status_since = iif(status = ?6, status_since, ?7),
              updated_at = ?7
          WHERE id = ?1 AND wants <> 'gone'",
         params![

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use super::super::{Machine, Power, RuntimeError, Source};
 use super::rest::{File, RestError};
 use super::{
-    CREATE, Incus, KEYS, MADE, PREFIX, QUICK, VARIABLES, configuration, devices, digest, failed,
-    host, key_files, variable_files,
+    CREATE, Incus, Instance, KEYS, MADE, PREFIX, QUICK, VARIABLES, configuration, devices, digest,
+    failed, host, key_files, variable_files,
 };
 
 /// What tells a machine from all others, beside its address: the id of its system, the keys that
@@ -42,7 +42,7 @@ const MACHINE_ID: &str = "/etc/machine-id";
 /// The largest file of an identity; what is larger is not one.
 const IDENTITY_BYTES: usize = 16 << 10;
 /// Set on a machine while it is synced: its identity, and the source that has a snapshot for it.
-const KEPT: &str = "user.hoody.identity";
+pub(super) const KEPT: &str = "user.hoody.identity";
 pub(super) const SYNCED_FROM: &str = "user.hoody.synced-from";
 /// How long a machine may take to write out what it has in memory, before its disk is taken as it is.
 const FLUSH: Duration = Duration::from_secs(10);
@@ -209,8 +209,10 @@ impl Incus {
                 .map_err(|error| failed(act, RestError::Broken(error.to_string())))?,
             None => {
                 let identity = self.identity(act, &name).await?;
+                // From here on its files may be the source's: those of the node are to be written anew.
                 let kept = json!({ "config": {
                     KEPT: json!(identity).to_string(), SYNCED_FROM: source.to_string(),
+                    VARIABLES: "", KEYS: "",
                 } });
                 self.patch(act, id, kept).await?;
                 identity
@@ -243,10 +245,36 @@ impl Incus {
             .await;
         self.remove_snapshot(act, source, &passing).await?;
         refreshed.map_err(|error| failed(act, error))?;
-        self.put_identity(act, id, &identity).await?;
-        self.put_files(act, &name, name_files(machine)).await?;
-        let done = json!({ "config": { VARIABLES: "", KEYS: "", KEPT: "", SYNCED_FROM: "" } });
+        self.be_itself(act, id, &machine.hostname, &identity).await
+    }
+
+    /// Put back what a machine was before its sync began.
+    async fn be_itself(
+        &self,
+        act: &'static str,
+        id: Id,
+        hostname: &str,
+        identity: &BTreeMap<String, String>,
+    ) -> Result<(), RuntimeError> {
+        let name = format!("{PREFIX}{id}");
+        self.put_identity(act, id, identity).await?;
+        self.put_files(act, &name, name_files(hostname)).await?;
+        let done = json!({ "config": { KEPT: "", SYNCED_FROM: "" } });
         self.patch(act, id, done).await
+    }
+
+    /// A machine whose sync did not come to its end may look like its source: before it starts, it is
+    /// itself again.
+    pub(super) async fn after_sync(&self, id: Id, instance: &Instance) -> Result<(), RuntimeError> {
+        let act = "start";
+        let Some(kept) = instance.text(KEPT).filter(|kept| !kept.is_empty()) else {
+            return Ok(());
+        };
+        let identity = serde_json::from_str(kept)
+            .map_err(|error| failed(act, RestError::Broken(error.to_string())))?;
+        self.forget_sync(id, instance.text(SYNCED_FROM)).await?;
+        let hostname = instance.text("user.hostname").unwrap_or_default();
+        self.be_itself(act, id, hostname, &identity).await
     }
 
     /// Take away what a machine's sync has put elsewhere, where it did not come to its end.
@@ -327,8 +355,7 @@ impl Incus {
 }
 
 /// The machine's name for itself, as its image's templates write it at its creation.
-fn name_files(machine: &Machine) -> Vec<File> {
-    let hostname = &machine.hostname;
+fn name_files(hostname: &str) -> Vec<File> {
     let hosts = format!(
         "127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n"
     );
