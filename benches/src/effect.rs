@@ -52,6 +52,7 @@ fn place(container: Id, project: Id) -> Place {
         },
         address: None,
         embedding: Default::default(),
+        sleep: Default::default(),
         access: None,
         links: None,
         hooks: None,

@@ -102,6 +102,11 @@ impl Config {
         self.state.join("run").join("feed.sock")
     }
 
+    /// The socket on which the proxy says which containers are waited for.
+    pub fn wake(&self) -> PathBuf {
+        self.state.join("run").join("wake.sock")
+    }
+
     pub fn database(&self) -> PathBuf {
         database(&self.state)
     }

@@ -231,6 +231,8 @@ pub fn state(desired: Desired, seen: Option<Seen>, status: Status) -> Option<Sta
     Some(match (seen.power, desired.wants) {
         (Power::Frozen, _) => State::Paused,
         (Power::On, Wants::Off) => State::Stopping,
+        // Whoever comes before it is frozen would hang in it: it is woken for them.
+        (Power::On, Wants::Frozen) => State::Paused,
         (Power::On, _) if seen.ready => State::Running,
         (Power::On, _) => State::Starting,
         (Power::Off, Wants::On) => State::Starting,

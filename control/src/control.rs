@@ -18,6 +18,7 @@ use crate::secrets::{Secrets, SecretsError};
 use crate::store::node::Identity;
 use crate::store::{Store, StoreError, containers, node};
 use crate::time::{self, Clock, Millis};
+use crate::wake::Woken;
 use crate::words;
 
 /// A control plane; cheap to clone. It does nothing by itself: [`crate::reconcile`] and
@@ -40,6 +41,7 @@ pub struct Parts {
     pub disks: tokio::sync::watch::Sender<()>,
     pub publisher: Publisher,
     pub metrics: Metrics,
+    pub woken: Woken,
 }
 
 /// Raised when what a runtime writes for all machines alike changes: those that are there are told.
@@ -157,6 +159,7 @@ impl Control {
             disks: tokio::sync::watch::Sender::new(()),
             publisher: Publisher::new(generation),
             metrics: Metrics::new(),
+            woken: Woken::default(),
             config,
             store,
             runtime,

@@ -51,6 +51,7 @@ fn dress(edge: &mut Edge, document: Option<&crate::rules::Rules>) {
     edge.embedding = document
         .map(|document| document.embedding().clone())
         .unwrap_or_default();
+    edge.sleep = document.map(|document| document.sleep).unwrap_or_default();
     edge.hooks = document
         .filter(|document| !document.hooks.is_empty())
         .map(|document| Arc::new(document.hooks.clone()));

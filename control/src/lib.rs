@@ -4,8 +4,8 @@
 //! Read in this order: [`config`], [`container`] (what a container should do next, pure),
 //! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
 //! (desired against observed), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
-//! them), [`publish`] (what the proxy is told), [`certificates`] (what visitors are shown),
-//! [`auth`] (who is calling), [`api`] (the operations,
+//! them), [`publish`] (what the proxy is told), [`wake`] (what it tells), [`certificates`] (what
+//! visitors are shown), [`auth`] (who is calling), [`api`] (the operations,
 //! a file per noun), [`provision`] (the first run).
 //!
 //! The API writes what is wanted and nudges; the reconciler does the rest, and does it again after
@@ -29,6 +29,7 @@ pub mod secrets;
 pub mod serve;
 pub mod store;
 pub mod time;
+pub mod wake;
 pub mod words;
 
 mod control;

@@ -5,6 +5,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use routes::sleep::Said;
+
 use crate::container::{Status, Step};
 
 /// The counters of one control plane.
@@ -20,6 +22,7 @@ pub struct Metrics {
     pub sweeps: IntCounterVec,
     /// Changes of the routing table that the proxy has taken.
     pub published: prometheus::IntCounter,
+    wakes: IntCounterVec,
 }
 
 const HOW: &str = "metrics are declared with valid names";
@@ -65,13 +68,22 @@ impl Metrics {
             "Changes of the routing table that the proxy has taken",
         )
         .expect(HOW);
-        let all: [Box<dyn prometheus::core::Collector>; 6] = [
+        let wakes = IntCounterVec::new(
+            Opts::new(
+                "hoody_wakes_total",
+                "Containers that were waited for, by what was said of them",
+            ),
+            &["said"],
+        )
+        .expect(HOW);
+        let all: [Box<dyn prometheus::core::Collector>; 7] = [
             Box::new(containers.clone()),
             Box::new(steps.clone()),
             Box::new(failures.clone()),
             Box::new(strangers.clone()),
             Box::new(sweeps.clone()),
             Box::new(published.clone()),
+            Box::new(wakes.clone()),
         ];
         for metric in all {
             registry.register(metric).expect(HOW);
@@ -84,6 +96,7 @@ impl Metrics {
             strangers,
             sweeps,
             published,
+            wakes,
         }
     }
 
@@ -98,6 +111,16 @@ impl Metrics {
         self.failures
             .with_label_values(&[step.as_str(), kind])
             .inc();
+    }
+
+    /// A container was waited for.
+    pub fn woken(&self, said: Said) {
+        let said = match said {
+            Said::Waking | Said::Noted => "waking",
+            Said::No => "no",
+            Said::Later(_) => "later",
+        };
+        self.wakes.with_label_values(&[said]).inc();
     }
 
     /// Everything, in the text format of Prometheus.

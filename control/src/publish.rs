@@ -16,6 +16,7 @@ use routes::access::Policy;
 use routes::domain::Alias;
 use routes::hook::Hooks;
 use routes::link::Links;
+use routes::sleep::Sleep;
 use routes::table::{Ack, Change, Embedding, Place, Project, Update, Whole};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
@@ -47,6 +48,7 @@ pub struct Edge {
     pub links: Option<Arc<Links>>,
     pub hooks: Option<Arc<Hooks>>,
     pub embedding: Embedding,
+    pub sleep: Sleep,
 }
 
 /// Everything that is published and not a machine.
@@ -107,9 +109,10 @@ impl Wanted {
             links,
             hooks,
             embedding,
+            sleep,
         } = edge.unwrap_or_default();
         (place.access, place.links, place.hooks) = (access, links, hooks);
-        place.embedding = embedding;
+        (place.embedding, place.sleep) = (embedding, sleep);
         place
     }
 
@@ -499,6 +502,7 @@ mod tests {
             hooks: None,
             address: None,
             embedding: Default::default(),
+            sleep: Default::default(),
         }
     }
 

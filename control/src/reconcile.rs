@@ -472,8 +472,10 @@ impl Reconciler {
         if (status, incarnation, started_at) == (row.status, row.incarnation, row.started_at) {
             return Ok(true);
         }
-        if status == Status::Running && row.status != Status::Running {
-            // Whoever sees it running finds it at its URLs.
+        if status != row.status
+            && matches!(status, Status::Running | Status::Paused | Status::Stopped)
+        {
+            // Whoever sees it so finds it so at its URLs.
             control.publisher.settled(PROXY_PATIENCE).await;
         }
         let metadata = container::lost(row.desired(), seen)
@@ -529,6 +531,10 @@ impl Reconciler {
         let id = row.id;
         let began = Instant::now();
         tracing::debug!(container.id = %id, %step, "taking a step");
+        if matches!(step, Step::Freeze | Step::Stop) {
+            // Requests wait outside from here on: within, they would wait for ever.
+            control.publisher.settled(PROXY_PATIENCE).await;
+        }
         if step == Step::Sync {
             control
                 .store
@@ -867,6 +873,7 @@ fn place(
             .and_then(|observed| observed.address)
             .map(Into::into),
         embedding: Default::default(),
+        sleep: Default::default(),
     })
 }
 

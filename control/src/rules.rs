@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use routes::access::{self, Carrier, Gate, Group, Password, Policy, Program, Reach, Rule, Token};
 use routes::hook::{self, Hook, Hooks};
 use routes::jwt::{self, Algorithm, Jwt, Keys};
+use routes::sleep::{Idle, IdleAct, Sleep};
 use routes::table::{Embedding, SOURCES};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -39,6 +40,10 @@ pub const REDACTED: &str = "[REDACTED]";
 pub const BYTES: usize = 256 << 10;
 /// User names, salts, passwords and values of tokens.
 const TEXT: usize = 1024;
+/// Minutes after which an idle container is put to sleep where its owner does not say.
+const IDLE_USUAL: u32 = 30;
+/// The most that its owner may say: a month.
+const IDLE_MOST: u32 = 30 * 24 * 60;
 /// The version of the form of documents.
 pub const SCHEMA: u32 = 1;
 /// What hooks cannot be on: what is not a service of a container's kit.
@@ -60,6 +65,9 @@ pub struct Rules {
     /// Who may embed what a container serves.
     #[serde(default, skip_serializing_if = "Embedding::is_default")]
     embedding: Embedding,
+    /// What wakes a container, and when it sleeps.
+    #[serde(default, skip_serializing_if = "Sleep::is_default")]
+    pub sleep: Sleep,
 }
 
 impl Default for Rules {
@@ -72,6 +80,7 @@ impl Default for Rules {
             permissions: BTreeMap::new(),
             hooks: Hooks::new(),
             embedding: Embedding::default(),
+            sleep: Sleep::default(),
         }
     }
 }
@@ -440,6 +449,7 @@ impl Rules {
             permissions: BTreeMap::new(),
             hooks: self.hooks.clone(),
             embedding: self.embedding.clone(),
+            sleep: self.sleep,
         };
         for (name, value) in groups {
             let known = self.groups.get(name).map_or(&[][..], Vec::as_slice);
@@ -665,6 +675,32 @@ impl Rules {
             return Err(wrong(PLACE, message));
         }
         self.embedding.frame_ancestors = sources;
+        Ok(())
+    }
+
+    /// Say what becomes of a container that nobody needs: what is not named stays, `None` as an act
+    /// is to stay on.
+    pub fn set_idle(
+        &mut self,
+        act: Option<Option<IdleAct>>,
+        minutes: Option<u32>,
+    ) -> Result<(), Wrong> {
+        let before = self.sleep.idle;
+        let act = act.unwrap_or(before.map(|idle| idle.act));
+        if minutes.is_some_and(|minutes| !(1..=IDLE_MOST).contains(&minutes)) {
+            let message = format!("must be 1 to {IDLE_MOST}");
+            return Err(wrong("/idle_minutes", message));
+        }
+        if act.is_none() && minutes.is_some() {
+            let message =
+                "has no meaning while `idle_action` is `never`; set that to `pause` or `stop`";
+            return Err(wrong("/idle_minutes", message));
+        }
+        let minutes = minutes.or(before.map(|idle| idle.minutes));
+        self.sleep.idle = act.map(|act| Idle {
+            act,
+            minutes: minutes.unwrap_or(IDLE_USUAL),
+        });
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use crate::control::{Control, OpenError};
 use crate::reconcile;
 use crate::runtime::Runtime;
 use crate::store::containers;
+use crate::wake;
 
 /// Requests under way at the end have this long to finish.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -84,6 +85,7 @@ pub async fn serve(
 
     let control = Control::open(config, runtime).await?;
     let listener = listen(&socket)?;
+    let waited_for = listen(&control.config.wake())?;
     let metrics = match control.config.metrics {
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
@@ -91,6 +93,7 @@ pub async fn serve(
 
     let stop = CancellationToken::new();
     let working = tokio::spawn(reconcile::run(control.clone()));
+    let hearing = tokio::spawn(wake::serve(control.clone(), waited_for));
     let feeding = tokio::spawn({
         let control = control.clone();
         async move {
@@ -136,6 +139,7 @@ pub async fn serve(
     stop.cancel();
     working.abort();
     feeding.abort();
+    hearing.abort();
     if let Some(measured) = measured {
         measured.abort();
     }

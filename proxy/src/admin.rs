@@ -50,6 +50,8 @@ pub struct Metrics {
     /// Requests that a hook's script was asked about, by what came of it.
     pub hooks: IntCounterVec,
     pub wrong_credentials: IntCounter,
+    /// Requests that wait for a container to wake.
+    pub held: IntGauge,
     /// Bytes of answers that are held because their kits do not read on.
     pub read_ahead: IntGauge,
     /// Names that were looked up because they could be custom domains, by what came of it.
@@ -219,6 +221,10 @@ impl Metrics {
             ),
             cut: counter("cut_total", "Exchanges ended by a change of rules."),
             wrong_credentials: counter("wrong_credentials_total", "Credentials that were wrong."),
+            held: gauge(
+                "held_requests",
+                "Requests that wait for a container to wake.",
+            ),
             read_ahead: gauge(
                 "read_ahead_bytes",
                 "Memory for answers of kits that do not read on.",

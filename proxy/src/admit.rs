@@ -1,7 +1,7 @@
 //! May a request pass to its destination now?
 //!
-//! Today a container's state decides. Gates (passwords, tokens, addresses) and waking come in
-//! here, in this order: who is it, is it allowed, is it awake.
+//! A container's state decides. Whoever comes here has passed the gates: what sleeps is woken for
+//! them ([`crate::wake`]).
 
 use routes::table::State;
 

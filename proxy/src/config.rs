@@ -9,6 +9,7 @@ use routes::Zone;
 
 use crate::certificates::Certificates;
 use crate::sender::Network;
+use crate::wake::Patience;
 
 /// How one proxy is set up.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Config {
     pub session_keys: PathBuf,
     /// The socket on which control serves the API.
     pub control: PathBuf,
+    /// The socket on which control is told which containers are waited for.
+    pub wake: PathBuf,
     /// The socket on which a successor asks for the listening sockets.
     pub handover: PathBuf,
     /// The socket on which proxies that have handed over follow the newest one.
@@ -69,6 +72,7 @@ impl Config {
             table: state.join("proxy/table.json"),
             session_keys: state.join("proxy/session.key"),
             control: run.join("control.sock"),
+            wake: run.join("wake.sock"),
             handover: run.join("handover.sock"),
             elders: run.join("elders.sock"),
             access_log: AccessLog::File(state.join("logs/access.log")),
@@ -150,6 +154,8 @@ pub struct Limits {
     pub target_bytes: usize,
     /// The body of a request to the API. Bodies to containers are streamed without a limit.
     pub api_body_bytes: u64,
+    /// For a container that sleeps or starts.
+    pub wake: Patience,
     /// For requests under way when the proxy stops.
     pub drain: Duration,
     /// For requests and WebSockets under way when a successor has taken over.
@@ -185,6 +191,11 @@ impl Default for Limits {
             header_count: 128,
             target_bytes: 16 << 10,
             api_body_bytes: 16 << 20,
+            wake: Patience {
+                page: Duration::from_millis(1_500),
+                usual: Duration::from_secs(30),
+                most: Duration::from_secs(120),
+            },
             drain: Duration::from_secs(10),
             leave: Duration::from_secs(120),
             feed_line_bytes: 64 << 20,

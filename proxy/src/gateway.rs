@@ -2,6 +2,7 @@
 
 mod account;
 mod hooked;
+mod woken;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use crate::signin::{self, FORM_BYTES, Form, Reason, SIGN_IN, SIGN_OUT};
 use crate::trace::Trace;
 use crate::uploads::Upload;
 use crate::upstream::{self, Manner};
+use crate::wake;
 
 pub use account::Account;
 
@@ -327,7 +329,14 @@ impl ProxyHttp for Gateway {
                 .and_then(|address| self.judge(session, visit, name, address)),
             Err(verdict) => Err(verdict),
         };
-        match verdict.unwrap_or_else(|verdict| verdict) {
+        let mut verdict = verdict.unwrap_or_else(|verdict| verdict);
+        if let Verdict::Refuse(refusal) = &verdict
+            && let Some(place) = wake::sleeper(refusal).cloned()
+        {
+            let woken = Box::pin(self.woken(session, visit, &place)).await;
+            verdict = woken.unwrap_or_else(|verdict| verdict);
+        }
+        match verdict {
             Verdict::Pass => {
                 visit.admitted = true;
                 if self.hooked(session, visit).await? {
@@ -808,10 +817,24 @@ impl Gateway {
             refusal => refusal,
         })?;
         // Known from here on, so that the container's log has what was not let through.
-        visit.destination = Some(destination.clone());
+        visit.destination = Some(destination);
+        self.let_in(session, visit, &name, &table)
+    }
+
+    /// Say whether a request may go on to the visit's destination. `Err` is only the way out early.
+    fn let_in(
+        &self,
+        session: &Session,
+        visit: &mut Visit,
+        name: &Name,
+        table: &Table,
+    ) -> Result<Verdict, Verdict> {
+        let Some(destination) = visit.destination.clone() else {
+            return Err(Refusal::UnknownHost.into());
+        };
         if let Destination::Kit { place, door, alias } = &destination {
-            if let Some(rules) = Rules::of(place, &table) {
-                let visitor = visitor(session.req_header(), visit, &name, place, door);
+            if let Some(rules) = Rules::of(place, table) {
+                let visitor = visitor(session.req_header(), visit, name, place, door);
                 self.gate(visit, visitor, rules)?;
             }
             if let Some(alias) = alias {

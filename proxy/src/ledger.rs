@@ -355,6 +355,7 @@ mod tests {
             hooks: None,
             address: None,
             embedding: Default::default(),
+            sleep: Default::default(),
         }
     }
 

@@ -19,6 +19,7 @@
 //! - `gates`: may this visitor? With `evidence` (what a request brings), `session` (the cookie of
 //!   somebody who has signed in), `signed_out` (copies of it), `signin` (the page), `attempts` (how often one may be wrong) and
 //!   `lines` (what goes on, and when it has to end).
+//! - `wake`: what sleeps is woken, and waited for.
 //! - `hooks`: scripts of a container that see its requests first.
 //! - `isolation`, `cookies`: what a container may say to a browser, and what is kept from it.
 //! - `uploads`: bodies over HTTP/2 that do not come any more.
@@ -32,7 +33,7 @@
 //! - `trace`: which trace a request belongs to.
 //! - `limits`, `logs`, `admin`: who has how much open, what happened, how often.
 //!
-//! `resolve`, `admit`, `gates` and `refusals` know no type of Pingora. Nothing here knows what runs a
+//! `resolve`, `admit`, `gates`, `wake` and `refusals` know no type of Pingora. Nothing here knows what runs a
 //! container or where control keeps its state. Every container is taken to be hostile: its
 //! replies, its socket, its names.
 
@@ -78,6 +79,7 @@ mod tls;
 mod trace;
 mod uploads;
 mod upstream;
+mod wake;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -91,6 +93,7 @@ pub use domains::{Domains, NotLed};
 pub use listen::{Bound, Proxy, StartProxy};
 pub use refusals::REFUSALS;
 pub use sender::{Network, NoNetwork};
+pub use wake::Patience;
 
 /// Directives for a log filter that keep out what Pingora reports about clients that misbehave or
 /// leave: the access log has it, one line a request.
@@ -141,6 +144,7 @@ struct Shared {
     lines: Arc<lines::Lines>,
     uploads: uploads::Uploads,
     asking: Arc<hooks::Asking>,
+    wakes: wake::Wakes,
     domains: Domains,
     /// The port that a redirect to HTTPS names.
     https_port: u16,

@@ -44,6 +44,7 @@ use crate::scripts::{Entitlements, Scripts};
 use crate::session::{KeepKeys, Keys};
 use crate::tls::{NoHandshake, Tls};
 use crate::uploads::Uploads;
+use crate::wake::Wakes;
 use crate::{Shared, admin, feed, frames, hooks, logs, sender};
 
 /// Connections that the kernel holds for a socket until a worker takes them.
@@ -240,6 +241,7 @@ impl Proxy {
             lines: Arc::new(Lines::default()),
             uploads: Uploads::default(),
             asking: Arc::new(hooks::Asking::new()),
+            wakes: Wakes::new(config.wake.clone()),
             domains: domains.clone(),
             leaving: leaving.clone(),
             config,

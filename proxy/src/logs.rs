@@ -740,6 +740,7 @@ mod tests {
             hooks: None,
             address: None,
             embedding: Default::default(),
+            sleep: Default::default(),
         })
     }
 

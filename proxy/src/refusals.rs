@@ -37,6 +37,8 @@ pub enum Refusal {
     Stopped(Arc<Place>),
     Paused(Arc<Place>),
     Failed(Arc<Place>),
+    /// It sleeps, and was not woken.
+    NotWoken(Arc<Place>, NotWoken),
     /// The container's kit cannot be reached or does not speak HTTP.
     ServiceFailed,
     /// The container's kit does not answer.
@@ -71,6 +73,17 @@ pub enum Refusal {
     Uncertified(Box<str>),
     /// The certificate for the name is being ordered: seconds to wait.
     CertificateComing(u32),
+}
+
+/// Why a container that sleeps was not woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotWoken {
+    /// Control, which would do it, does not answer.
+    Away,
+    /// It was woken too often: seconds to wait.
+    Often(u32),
+    /// Too many wait already.
+    Crowded,
 }
 
 /// A name of another domain, and what it could lead to.
@@ -146,6 +159,9 @@ pub const REFUSALS: &[(u16, &str)] = &[
     (429, "domain_lookups_limited"),
     (503, "domain_without_certificate"),
     (503, "certificate_pending"),
+    (503, "wake_unavailable"),
+    (503, "wake_limited"),
+    (503, "wake_crowded"),
 ];
 
 /// Who reads the answer.
@@ -239,6 +255,9 @@ impl Refusal {
             },
             Refusal::Uncertified(_) => 33,
             Refusal::CertificateComing(_) => 34,
+            Refusal::NotWoken(_, NotWoken::Away) => 35,
+            Refusal::NotWoken(_, NotWoken::Often(_)) => 36,
+            Refusal::NotWoken(_, NotWoken::Crowded) => 37,
         };
         REFUSALS[at]
     }
@@ -268,10 +287,13 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Refusal::Starting(_) => Some(STARTING_RETRY),
-            Refusal::ControlAway => Some(2),
+            Refusal::ControlAway | Refusal::NotWoken(_, NotWoken::Away | NotWoken::Crowded) => {
+                Some(2)
+            }
             Refusal::TooManyRequests => Some(1),
             Refusal::TooManyAttempts(seconds)
             | Refusal::CertificateComing(seconds)
+            | Refusal::NotWoken(_, NotWoken::Often(seconds))
             | Refusal::Domain(_, NotLed::TooMany(seconds)) => Some(*seconds),
             Refusal::Domain(_, NotLed::Unanswered | NotLed::Busy) => Some(LOOKUP_RETRY),
             Refusal::Uncertified(_) => Some(CERTIFICATE_RETRY),
@@ -301,6 +323,17 @@ impl Refusal {
             Refusal::Stopped(it) => place(it, "is stopped. Start it and try again.").into(),
             Refusal::Paused(it) => place(it, "is paused. Resume it and try again.").into(),
             Refusal::Failed(it) => place(it, "has failed. Its status log says why.").into(),
+            Refusal::NotWoken(it, NotWoken::Away) => {
+                place(it, "sleeps, and cannot be woken right now. Try again in a moment.").into()
+            }
+            Refusal::NotWoken(it, NotWoken::Often(seconds)) => place(
+                it,
+                &format!("was woken too often lately. Try again in {seconds} s, or start it."),
+            )
+            .into(),
+            Refusal::NotWoken(it, NotWoken::Crowded) => {
+                place(it, "is waking up, and too many wait for it. Try again in a moment.").into()
+            }
             Refusal::ServiceFailed => {
                 "The computer runs, but its services cannot be reached. They may be starting; otherwise restart the computer.".into()
             }
@@ -342,6 +375,7 @@ impl Refusal {
             Refusal::Stopped(_) => "Stopped",
             Refusal::Paused(_) => "Paused",
             Refusal::Failed(_) => "Failed",
+            Refusal::NotWoken(..) => "Asleep",
             Refusal::ServiceFailed => "Cannot reach the computer",
             Refusal::ServiceSilent => "No answer in time",
             Refusal::ControlAway => "The API is away",
@@ -407,7 +441,9 @@ impl Refusal {
 
     fn page(&self, message: &str) -> String {
         let again = match self {
-            Refusal::Starting(_) | Refusal::CertificateComing(_) => self.retry_after(),
+            Refusal::Starting(_) | Refusal::NotWoken(..) | Refusal::CertificateComing(_) => {
+                self.retry_after()
+            }
             _ => None,
         };
         let reload = again.map_or(String::new(), |seconds| {
@@ -518,6 +554,7 @@ mod tests {
             hooks: None,
             address: None,
             embedding: Default::default(),
+            sleep: Default::default(),
         })
     }
 
@@ -533,7 +570,7 @@ mod tests {
             Refusal::Starting(it.clone()),
             Refusal::Stopped(it.clone()),
             Refusal::Paused(it.clone()),
-            Refusal::Failed(it),
+            Refusal::Failed(it.clone()),
             Refusal::ServiceFailed,
             Refusal::ServiceSilent,
             Refusal::ControlAway,
@@ -563,6 +600,9 @@ mod tests {
             domain(NotLed::TooMany(3)),
             Refusal::Uncertified("shop.example.net".into()),
             Refusal::CertificateComing(5),
+            Refusal::NotWoken(it.clone(), NotWoken::Away),
+            Refusal::NotWoken(it.clone(), NotWoken::Often(9)),
+            Refusal::NotWoken(it, NotWoken::Crowded),
         ]
     }
 

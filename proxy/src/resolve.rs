@@ -195,6 +195,7 @@ mod tests {
             hooks: None,
             address: None,
             embedding: Default::default(),
+            sleep: Default::default(),
         };
         table.apply(Update {
             generation: 1,

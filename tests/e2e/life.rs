@@ -13,6 +13,16 @@ async fn a_container_is_created_stopped_started_paused_and_deleted() {
     node.operate(&web, "stop").await;
     node.reached(&web, "stopped").await;
     let host = web.host("terminal");
+    // A request starts it, and is held until it is there.
+    let woken = node
+        .client
+        .request(Method::GET, &host, "/api/v1/terminal/health");
+    let woken = node.client.execute(woken.build().unwrap()).await.unwrap();
+    assert_eq!(woken.status(), 200);
+    node.reached(&web, "running").await;
+
+    node.operate(&web, "force-stop").await;
+    node.reached(&web, "stopped").await;
     let page = node
         .client
         .request(Method::GET, &host, "/")

@@ -24,6 +24,7 @@ async fn at_its_host(rig: &Rig, container: &Container) -> (u16, Value) {
 async fn a_container_goes_through_its_states_and_its_host_with_it() {
     let rig = Rig::start().await;
     let web = rig.create("web").await;
+    rig.never_wake(&web).await;
     let manage = async |act: &str| rig.post(&format!("{}/{act}", path(&web)), json!({})).await;
     for (act, status, host) in [
         ("pause", "paused", (503, json!("container_paused"))),

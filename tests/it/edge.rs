@@ -532,7 +532,8 @@ async fn what_the_rules_come_to_can_be_read() {
         rules.get("/settings").await,
         json!({
             "enable_proxy": true, "default": "allow", "allow_embedding": true,
-            "frame_ancestors": null, "file_version": 0, "etag": "file:v0",
+            "frame_ancestors": null, "wake": "on", "idle_action": "never", "idle_minutes": null,
+            "file_version": 0, "etag": "file:v0",
         })
     );
     rules

@@ -27,4 +27,5 @@ mod terminal_system;
 mod terminal_ws;
 mod tokens;
 mod users;
+mod wake;
 mod wire;

@@ -64,6 +64,7 @@ async fn refusals_are_json_for_programs_and_pages_for_people() {
             "service_not_http",
         ),
     ];
+    rig.never_wake(&web).await;
     let manage = async |act: &str| {
         rig.post(&format!("/api/v1/containers/{id}/{act}"), json!({}))
             .await
@@ -113,6 +114,7 @@ async fn a_container_that_starts_says_when_to_come_back() {
     let web = rig.ask("web").await;
     rig.fake.hung(1).await;
     let host = web.host("terminal", 1);
+    rig.never_wake(&web).await;
     rig.until("the proxy knows", || async {
         visit(&rig, &host, "/", "*/*").await.status == 503
     })

@@ -148,8 +148,8 @@ async fn what_cannot_be_connected_is_refused_with_a_status() {
     // without an upgrade there is nothing to see
     terminal.get("/terminal/ws").await.expect(426);
 
-    // nor where the container is off
-    let stop = format!("/api/v1/containers/{}/stop", terminal.container.id);
+    // nor where the container is off for good
+    let stop = format!("/api/v1/containers/{}/force-stop", terminal.container.id);
     rig.post(&stop, json!({})).await.expect(200);
     rig.reached(&terminal.container, "stopped").await;
     match rig

@@ -354,6 +354,14 @@ impl Rig {
         container
     }
 
+    /// Have requests to a container that sleeps answered at once.
+    pub async fn never_wake(&self, container: &Container) {
+        let path = format!("/api/v1/containers/{}/proxy/settings", container.id);
+        let request = self.api(Method::PATCH, &path).header("if-match", "file:v0");
+        let request = request.json(&json!({ "wake": "off" }));
+        self.send("api", request).await.expect(200);
+    }
+
     /// Wait until the container's status is this one.
     pub async fn reached(&self, container: &Container, status: &str) {
         let path = format!("/api/v1/containers/{}", container.id);

@@ -2,6 +2,7 @@
 
 use kit::{Call, Fault, Operation, Route, Verb};
 use routes::access::Program;
+use routes::sleep::IdleAct;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -140,6 +141,31 @@ impl Operation for GetService {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum IdleAction {
+    Never,
+    Pause,
+    Stop,
+}
+
+impl IdleAction {
+    fn act(self) -> Option<IdleAct> {
+        match self {
+            IdleAction::Never => None,
+            IdleAction::Pause => Some(IdleAct::Pause),
+            IdleAction::Stop => Some(IdleAct::Stop),
+        }
+    }
+}
+
 #[derive(Serialize, JsonSchema)]
 pub struct Settings {
     /// False refuses everything.
@@ -151,6 +177,12 @@ pub struct Settings {
     /// The sources that may frame its pages; nobody where the list is empty, and what the service
     /// says by itself where it is null.
     frame_ancestors: Option<Vec<String>>,
+    /// Whether a request to one of its URLs wakes it.
+    wake: Switch,
+    /// What becomes of it when nobody needs it.
+    idle_action: IdleAction,
+    /// After how many minutes; null where that is `never`.
+    idle_minutes: Option<u32>,
     file_version: u64,
     etag: String,
 }
@@ -163,6 +195,16 @@ impl Settings {
             default: rule(rules.default),
             allow_embedding: rules.embedding().allowed,
             frame_ancestors: rules.embedding().frame_ancestors.clone(),
+            wake: match rules.sleep.wakes {
+                true => Switch::On,
+                false => Switch::Off,
+            },
+            idle_action: match rules.sleep.idle.map(|idle| idle.act) {
+                None => IdleAction::Never,
+                Some(IdleAct::Pause) => IdleAction::Pause,
+                Some(IdleAct::Stop) => IdleAction::Stop,
+            },
+            idle_minutes: rules.sleep.idle.map(|idle| idle.minutes),
             file_version: kept.version,
             etag: etag(kept.version),
         }
@@ -205,6 +247,14 @@ pub struct UpdateSettings {
     /// is empty; null leaves it to what the service says. It replaces what the service says.
     #[serde(default, deserialize_with = "given")]
     frame_ancestors: Option<Option<Vec<String>>>,
+    /// Whether a request to one of its URLs wakes it when it is paused or stopped, `on` where nobody
+    /// has said. One that was stopped with `force-stop` stays off until it is started.
+    wake: Option<Switch>,
+    /// What becomes of it when nobody has needed it for a while: `pause` freezes it in memory, `stop`
+    /// shuts it down; `never` where nobody has said.
+    idle_action: Option<IdleAction>,
+    /// Minutes without requests after which that is done: 1 to 43200, 30 where nobody has said.
+    idle_minutes: Option<u32>,
 }
 
 impl Operation for UpdateSettings {
@@ -220,6 +270,7 @@ impl Operation for UpdateSettings {
     async fn run(self, control: Control, call: Call) -> Result<Settings, Fault> {
         let (enabled, default) = (self.enable_proxy, self.default);
         let (embedding, ancestors) = (self.allow_embedding, self.frame_ancestors);
+        let (wake, idle, minutes) = (self.wake, self.idle_action, self.idle_minutes);
         let (_, kept, ()) =
             change::<OfContainer, ()>(&control, &call, self.id.0, self.if_match, move |rules| {
                 let mut rules = rules.unwrap_or_default();
@@ -234,6 +285,13 @@ impl Operation for UpdateSettings {
                 }
                 if let Some(sources) = ancestors {
                     rules.set_frame_ancestors(sources).map_err(refused)?;
+                }
+                if let Some(wake) = wake {
+                    rules.sleep.wakes = wake == Switch::On;
+                }
+                if idle.is_some() || minutes.is_some() {
+                    let act = idle.map(IdleAction::act);
+                    rules.set_idle(act, minutes).map_err(refused)?;
                 }
                 Ok((Change::Rules(rules), ()))
             })

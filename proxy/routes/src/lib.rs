@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`id`], [`services`] (the slugs), [`address`] (the hostname grammar),
 //! [`domain`] (aliases), [`access`] (who may reach what) with [`jwt`] and [`link`], [`hook`] (what
-//! scripts see first), [`table`] (what leads where) with [`shards`].
+//! scripts see first), [`sleep`] (what wakes a container), [`table`] (what leads where) with [`shards`].
 //!
 //! Pure: no I/O, no async runtime, no clock.
 
@@ -15,6 +15,7 @@ pub mod jwt;
 pub mod link;
 pub mod services;
 pub mod shards;
+pub mod sleep;
 pub mod table;
 
 pub use address::{Address, Zone};

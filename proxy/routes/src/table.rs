@@ -12,6 +12,7 @@ use crate::domain::Alias;
 use crate::hook::Hooks;
 use crate::link::Links;
 use crate::shards::Shards;
+use crate::sleep::Sleep;
 
 /// Everything the proxy knows about containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,9 @@ pub struct Place {
     /// Who may embed what it serves.
     #[serde(default, skip_serializing_if = "Embedding::is_default")]
     pub embedding: Embedding,
+    /// What wakes it, and when it sleeps.
+    #[serde(default, skip_serializing_if = "Sleep::is_default")]
+    pub sleep: Sleep,
 }
 
 /// Who may embed what a container serves, in pages of other hosts.
@@ -376,6 +380,7 @@ mod tests {
             hooks: None,
             address: None,
             embedding: Embedding::default(),
+            sleep: Sleep::default(),
         }
     }
 

@@ -95,6 +95,7 @@ impl Node {
             hooks: None,
             address: None,
             embedding: Default::default(),
+            sleep: Default::default(),
         };
         let alias = Alias {
             name: "shop".into(),

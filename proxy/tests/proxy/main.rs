@@ -32,4 +32,5 @@ mod tools;
 mod traps;
 mod tunnels;
 mod uploads;
+mod wake;
 mod websockets;

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proxy::{AccessLog, Config, Proxy};
 use routes::domain::Alias;
+use routes::sleep::Sleep;
 use routes::table::{Ack, Change, KIT_SOCKET, Owners, Place, State, Update};
 use routes::{Id, Zone};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
@@ -202,6 +203,10 @@ impl Rig {
             hooks: None,
             address: None,
             embedding: Default::default(),
+            sleep: Sleep {
+                wakes: false, // what is asleep says so at once
+                idle: None,
+            },
         };
         self.upsert(&place).await;
         Container {
