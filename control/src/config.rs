@@ -54,6 +54,8 @@ pub struct Pace {
     pub ready_poll: Duration,
     /// After this long a running machine counts as running, whatever its kit does.
     pub ready_patience: Duration,
+    /// What a minute of an idle policy is; shorter for tests alone.
+    pub idle_minute: Duration,
     /// First wait after a failed step; doubles up to `backoff_most`.
     pub backoff_least: Duration,
     pub backoff_most: Duration,
@@ -144,6 +146,7 @@ impl Default for Pace {
             grace: Duration::from_secs(30),
             ready_poll: Duration::from_millis(15),
             ready_patience: Duration::from_secs(30),
+            idle_minute: Duration::from_secs(60),
             backoff_least: Duration::from_millis(500),
             backoff_most: Duration::from_secs(60),
             attempts: 3,

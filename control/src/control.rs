@@ -8,6 +8,7 @@ use routes::Id;
 
 use crate::auth::Auth;
 use crate::config::{self, Config};
+use crate::idle::Used;
 use crate::metrics::Metrics;
 use crate::node::Host;
 use crate::publish::Publisher;
@@ -42,6 +43,7 @@ pub struct Parts {
     pub publisher: Publisher,
     pub metrics: Metrics,
     pub woken: Woken,
+    pub used: Used,
 }
 
 /// Raised when what a runtime writes for all machines alike changes: those that are there are told.
@@ -160,6 +162,7 @@ impl Control {
             publisher: Publisher::new(generation),
             metrics: Metrics::new(),
             woken: Woken::default(),
+            used: Used::default(),
             config,
             store,
             runtime,

@@ -4,8 +4,8 @@
 //! Read in this order: [`config`], [`container`] (what a container should do next, pure),
 //! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
 //! (desired against observed), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
-//! them), [`publish`] (what the proxy is told), [`wake`] (what it tells), [`certificates`] (what
-//! visitors are shown), [`auth`] (who is calling), [`api`] (the operations,
+//! them), [`publish`] (what the proxy is told), [`wake`] (what it tells), [`idle`] (who sleeps because
+//! of it), [`certificates`] (what visitors are shown), [`auth`] (who is calling), [`api`] (the operations,
 //! a file per noun), [`provision`] (the first run).
 //!
 //! The API writes what is wanted and nudges; the reconciler does the rest, and does it again after
@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod config;
 pub mod container;
 pub mod edge;
+pub mod idle;
 pub mod metrics;
 pub mod node;
 pub mod provision;

@@ -16,8 +16,8 @@ use routes::access::Policy;
 use routes::domain::Alias;
 use routes::hook::Hooks;
 use routes::link::Links;
-use routes::sleep::Sleep;
-use routes::table::{Ack, Change, Embedding, Place, Project, Update, Whole};
+use routes::sleep::{Idle, Sleep};
+use routes::table::{Ack, Change, Embedding, Place, Project, State, Update, Whole};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
@@ -328,6 +328,18 @@ impl Publisher {
             .map(|place| Place::clone(place))
     }
 
+    /// The containers that run and are put to sleep when nobody needs them.
+    pub fn idlers(&self) -> Vec<(Arc<Place>, Idle)> {
+        let table = self.table();
+        let running = table
+            .places
+            .values()
+            .filter(|place| place.state == State::Running);
+        running
+            .filter_map(|place| Some((place.clone(), place.sleep.idle?)))
+            .collect()
+    }
+
     /// Every container that has a place, in the order of the ids.
     pub fn containers(&self) -> Vec<Id> {
         let mut all: Vec<Id> = self.table().places.keys().copied().collect();
@@ -482,7 +494,7 @@ mod tests {
     use std::sync::Arc;
 
     use routes::access::Rule;
-    use routes::table::{Owners, State, Table};
+    use routes::table::{Owners, Table};
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixListener;
 

@@ -10,14 +10,16 @@ use routes::table::{KIT_SOCKET, Owners};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Whether something accepts connections at the kit's socket in `directory`. Never blocks.
 pub fn answers(directory: &Path, owners: Owners) -> bool {
-    attempt(directory, owners).unwrap_or(false)
+    connection(directory, owners).is_ok_and(|found| found.is_some())
 }
 
-fn attempt(directory: &Path, owners: Owners) -> Result<bool, Errno> {
+/// A connection to the kit's socket in `directory`, non-blocking; nothing where it is no socket of
+/// the container's own. Never blocks.
+pub fn connection(directory: &Path, owners: Owners) -> Result<Option<OwnedFd>, Errno> {
     let directory = open(
         directory,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -33,7 +35,7 @@ fn attempt(directory: &Path, owners: Owners) -> Result<bool, Errno> {
     let facts = fstat(&place)?;
     if FileType::from_raw_mode(facts.st_mode) != FileType::Socket || !owners.contains(facts.st_uid)
     {
-        return Ok(false);
+        return Ok(None);
     }
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
     let socket = socket_with(
@@ -43,7 +45,7 @@ fn attempt(directory: &Path, owners: Owners) -> Result<bool, Errno> {
         None,
     )?;
     connect(&socket, &address)?;
-    Ok(true)
+    Ok(Some(socket))
 }
 
 #[cfg(test)]

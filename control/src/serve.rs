@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::control::{Control, OpenError};
+use crate::idle;
 use crate::reconcile;
 use crate::runtime::Runtime;
 use crate::store::containers;
@@ -94,6 +95,7 @@ pub async fn serve(
     let stop = CancellationToken::new();
     let working = tokio::spawn(reconcile::run(control.clone()));
     let hearing = tokio::spawn(wake::serve(control.clone(), waited_for));
+    let idling = tokio::spawn(idle::run(control.clone()));
     let feeding = tokio::spawn({
         let control = control.clone();
         async move {
@@ -140,6 +142,7 @@ pub async fn serve(
     working.abort();
     feeding.abort();
     hearing.abort();
+    idling.abort();
     if let Some(measured) = measured {
         measured.abort();
     }

@@ -134,7 +134,14 @@ async fn hear(control: &Control, stream: UnixStream) -> Result<(), HearError> {
     };
     let said = match serde_json::from_str(&line?)? {
         Call::Wake(id) => wake(control, id).await?,
-        Call::Used(_) => Said::Noted,
+        Call::Used(used) => {
+            control.used.hear(&used, control.now(), true);
+            Said::Noted
+        }
+        Call::More(used) => {
+            control.used.hear(&used, control.now(), false);
+            Said::Noted
+        }
     };
     let answer = serde_json::to_string(&said)?;
     tokio::time::timeout(LISTEN, lines.send(answer)).await??;

@@ -156,6 +156,8 @@ pub struct Limits {
     pub api_body_bytes: u64,
     /// For a container that sleeps or starts.
     pub wake: Patience,
+    /// Between two words to control about which containers are used.
+    pub tell: Duration,
     /// For requests under way when the proxy stops.
     pub drain: Duration,
     /// For requests and WebSockets under way when a successor has taken over.
@@ -196,6 +198,7 @@ impl Default for Limits {
                 usual: Duration::from_secs(30),
                 most: Duration::from_secs(120),
             },
+            tell: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             leave: Duration::from_secs(120),
             feed_line_bytes: 64 << 20,

@@ -23,6 +23,7 @@ use routes::link;
 use routes::table::{Place, Table};
 
 use crate::Shared;
+use crate::activity::InUse;
 use crate::admit::admit;
 use crate::boundary::Boundaries;
 use crate::connection::Connection;
@@ -209,6 +210,8 @@ pub struct Visit {
     /// Informational answers so far.
     hints: u32,
     trace: Option<Trace>,
+    /// Its container is used until it is over.
+    in_use: Option<InUse>,
 }
 
 /// What the request filter has found out.
@@ -279,6 +282,7 @@ impl ProxyHttp for Gateway {
             rewrite: None,
             hints: 0,
             trace: None,
+            in_use: None,
         }
     }
 
@@ -339,6 +343,11 @@ impl ProxyHttp for Gateway {
         match verdict {
             Verdict::Pass => {
                 visit.admitted = true;
+                if !visit.is_for_the_log()
+                    && let Some((place, _)) = visit.place()
+                {
+                    visit.in_use = Some(self.shared.activity.begin(place.container));
+                }
                 if self.hooked(session, visit).await? {
                     return Ok(true);
                 }

@@ -19,7 +19,8 @@
 //! - `gates`: may this visitor? With `evidence` (what a request brings), `session` (the cookie of
 //!   somebody who has signed in), `signed_out` (copies of it), `signin` (the page), `attempts` (how often one may be wrong) and
 //!   `lines` (what goes on, and when it has to end).
-//! - `wake`: what sleeps is woken, and waited for.
+//! - `wake`: what sleeps is woken, and waited for · `activity`: what is used, so that control can
+//!   put to sleep what is not.
 //! - `hooks`: scripts of a container that see its requests first.
 //! - `isolation`, `cookies`: what a container may say to a browser, and what is kept from it.
 //! - `uploads`: bodies over HTTP/2 that do not come any more.
@@ -37,6 +38,7 @@
 //! container or where control keeps its state. Every container is taken to be hostile: its
 //! replies, its socket, its names.
 
+mod activity;
 mod admin;
 mod admit;
 mod ahead;
@@ -145,6 +147,7 @@ struct Shared {
     uploads: uploads::Uploads,
     asking: Arc<hooks::Asking>,
     wakes: wake::Wakes,
+    activity: Arc<activity::Activity>,
     domains: Domains,
     /// The port that a redirect to HTTPS names.
     https_port: u16,

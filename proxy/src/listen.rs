@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 use tracing::{info, warn};
 
+use crate::activity::{self, Activity};
 use crate::attempts::Attempts;
 use crate::config::{Config, Dns, Limits};
 use crate::connection::{Connection, Socket, Stream, buffered};
@@ -242,6 +243,7 @@ impl Proxy {
             uploads: Uploads::default(),
             asking: Arc::new(hooks::Asking::new()),
             wakes: Wakes::new(config.wake.clone()),
+            activity: Arc::new(Activity::new()),
             domains: domains.clone(),
             leaving: leaving.clone(),
             config,
@@ -506,6 +508,8 @@ async fn keep_informed(beside: Beside, shared: Arc<Shared>, mut stopped: watch::
         tokio::net::UnixListener::from_std(it).expect("the runtime takes sockets")
     };
     tokio::spawn(review(shared.clone()));
+    let teller = shared.clone();
+    tokio::spawn(async move { activity::tell(&teller).await });
     if let Some(lookups) = beside.lookups {
         tokio::spawn(lookups.run());
     }

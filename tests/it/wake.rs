@@ -51,6 +51,7 @@ async fn a_request_wakes_what_is_stopped_or_paused() {
         for answer in all {
             answer.expect(200);
         }
+        rig.reached(&web, "running").await;
         let after = statuses(&rig, &web).await.split_off(before);
         assert_eq!(
             after,
@@ -199,6 +200,63 @@ async fn sleep_is_set_within_its_bounds() {
             (&said["idle_action"], &said["idle_minutes"]),
             (&json!(action), &minutes)
         );
+    }
+    rig.stop().await;
+}
+
+/// Sleep of their own, on one that is used and on one that is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_needs_is_put_to_sleep() {
+    let rig = Rig::start().await;
+    for (action, status) in [("pause", "paused"), ("stop", "stopped")] {
+        let idle = rig.create(&format!("idle-{action}")).await;
+        let open = rig.create(&format!("open-{action}")).await;
+        let held = rig.create(&format!("held-{action}")).await;
+        let path = "/api/v1/terminal/ws?terminal_id=1";
+        let socket = rig.websocket(&open, "terminal", path, Some("tty")).await;
+        let socket = socket.expect("a terminal");
+        // A session goes on when nobody looks at it.
+        let made = json!({ "terminal_id": "7" });
+        rig.kit(
+            &held,
+            "terminal",
+            Method::POST,
+            "/api/v1/terminal/create",
+            |it| it.json(&made),
+        )
+        .await
+        .expect(200);
+        let policy = json!({ "idle_action": action, "idle_minutes": 1 });
+        for web in [&idle, &open, &held] {
+            settings(&rig, web, policy.clone()).await.expect(200);
+        }
+        for times in 1..=2 {
+            rig.until("it sleeps", || async {
+                let slept = statuses(&rig, &idle).await;
+                let asleep = slept
+                    .iter()
+                    .filter(|it| **it == (json!(status), json!("idle")));
+                asleep.count() == times
+            })
+            .await;
+            knock(&rig, &idle).await.expect(200);
+        }
+        for web in [&open, &held] {
+            let path = format!("/api/v1/containers/{}", web.id);
+            let now = rig.get(&path).await.data();
+            assert_eq!(now["status"], "running", "it is needed");
+        }
+        // What is not needed any more sleeps, too.
+        drop(socket);
+        for (web, terminal) in [(&open, 1), (&held, 7)] {
+            let path = format!("/api/v1/terminal/{terminal}");
+            rig.kit(web, "terminal", Method::DELETE, &path, |it| it)
+                .await;
+            rig.reached(web, status).await;
+        }
+        // Who takes the policy back has it run on.
+        let never = json!({ "idle_action": "never" });
+        settings(&rig, &idle, never).await.expect(200);
     }
     rig.stop().await;
 }

@@ -142,6 +142,7 @@ impl Rig {
         config.http = vec!["127.0.0.1:0".parse().expect("an address")];
         config.https = vec!["127.0.0.1:0".parse().expect("an address")];
         config.workers = 1;
+        config.limits.tell = Duration::from_millis(50);
         let proxy = proxy::Proxy::start(config, local.resolver()).expect("the proxy starts");
         let client = Client::new(proxy.bound().https[0], local.ca_pem().as_bytes());
 
@@ -149,6 +150,7 @@ impl Rig {
         config.https_port = client.port();
         config.certificates = Some(told(local));
         config.pace.grace = Duration::from_millis(500);
+        config.pace.idle_minute = Duration::from_millis(500);
         let runtime: Arc<dyn control::runtime::Runtime> = Arc::new(fake.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(async move {

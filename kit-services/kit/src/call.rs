@@ -9,6 +9,8 @@ use http::{Extensions, HeaderMap, Method, Uri};
 pub mod edge {
     /// The service that the host named: `terminal`.
     pub const SERVICE: &str = "x-hoody-edge-service";
+    /// What the node itself asks the kit for: no host leads to it.
+    pub const KIT: &str = "kit";
     /// The index that the host named: `1`.
     pub const INDEX: &str = "x-hoody-edge-index";
     /// The address of the client.

@@ -62,13 +62,25 @@ impl Kit {
 
     /// Whether the process could end now without anybody losing anything.
     pub fn is_idle(&self) -> bool {
-        self.inner.waiting.load(Ordering::SeqCst) == 0
-            && !self
-                .inner
-                .started
-                .iter()
-                .filter_map(OnceLock::get)
-                .any(Started::is_busy)
+        self.inner.waiting.load(Ordering::SeqCst) == 0 && !self.is_at_work()
+    }
+
+    /// Whether a service holds a session or runs a program.
+    fn is_at_work(&self) -> bool {
+        let mut started = self.inner.started.iter().filter_map(OnceLock::get);
+        started.any(Started::is_busy)
+    }
+
+    /// What the node asks the kit itself: `GET /busy` is whether there are sessions, programs, or
+    /// requests beside this one.
+    fn tell_node(&self, request: &Request) -> Response {
+        if request.uri().path() != "/busy" {
+            let unknown = Fault::not_found("the kit itself is asked for `/busy` alone");
+            return refuse(&unknown, request.headers());
+        }
+        let others = self.inner.waiting.load(Ordering::SeqCst) > 1;
+        let busy = others || self.is_at_work();
+        axum::Json(serde_json::json!({ "busy": busy })).into_response()
     }
 
     /// Answer one request.
@@ -88,6 +100,9 @@ impl Kit {
             .get(edge::SERVICE)
             .and_then(|value| value.to_str().ok());
         let slug = named.unwrap_or_default().to_owned();
+        if slug == edge::KIT {
+            return self.tell_node(&request);
+        }
         if let Some(scheme) = ports::Scheme::of(&slug) {
             return self.inner.ports.forward(scheme, request).await;
         }

@@ -60,6 +60,8 @@ pub enum Call {
     /// Containers that were asked for, and how many milliseconds ago last; zero while something is
     /// under way. It is said now and then even where there are none.
     Used(Vec<(Id, u64)>),
+    /// The same where there is more to say.
+    More(Vec<(Id, u64)>),
 }
 
 /// Containers in one [`Call::Used`].

@@ -11,6 +11,7 @@ use proxy_logs::Capture;
 
 use super::{CLIENT_LEFT, Gateway, Visit, reason};
 use crate::Shared;
+use crate::activity::InUse;
 use crate::admin::Went;
 use crate::boundary::Boundaries;
 use crate::limits::RequestPermit;
@@ -39,6 +40,7 @@ pub struct Account {
     /// Of a WebSocket, where its frames end.
     pub boundaries: Option<Boundaries>,
     _permit: Option<RequestPermit>,
+    _in_use: Option<InUse>,
 }
 
 impl Gateway {
@@ -74,6 +76,7 @@ impl Gateway {
             line: visit.line.take(),
             boundaries: visit.boundaries.take(),
             _permit: visit.permit.take(),
+            _in_use: visit.in_use.take(),
         }
     }
 }
