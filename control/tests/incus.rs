@@ -198,6 +198,30 @@ async fn a_machine_goes_through_all_its_states() {
     engine.thaw(id).await.unwrap();
     engine.thaw(id).await.unwrap();
     assert_eq!(rig.see(id).await.power, Power::On);
+    for _ in 0..5 {
+        let begun = Instant::now();
+        engine.freeze(id).await.unwrap();
+        let frozen = begun.elapsed();
+        engine.thaw(id).await.unwrap();
+        println!(
+            "frozen in {frozen:?}, thawed in {:?}",
+            begun.elapsed() - frozen
+        );
+    }
+    // A control that held it still and was killed before the engine knew.
+    let name = std::env::var("HOODY_ENGINE").unwrap();
+    let freezer = format!("/sys/fs/cgroup/freezer/lxc.payload.{name}_c-{id}/freezer.state");
+    if Path::new(&freezer).exists() {
+        std::fs::write(&freezer, "FROZEN").unwrap();
+        assert_eq!(rig.see(id).await.power, Power::Frozen);
+        engine.thaw(id).await.unwrap();
+        assert_eq!(rig.see(id).await.power, Power::On);
+        std::fs::write(&freezer, "FROZEN").unwrap();
+        engine.freeze(id).await.unwrap();
+        assert_eq!(rig.see(id).await.power, Power::Frozen);
+        engine.thaw(id).await.unwrap();
+        assert_eq!(rig.sh(id, "echo still here").await, "still here");
+    }
 
     engine.stop(id, GRACE).await.unwrap();
     engine.stop(id, GRACE).await.unwrap();

@@ -14,6 +14,7 @@
 //! user ids. The engine starts no machine by itself: its `/hoody/run` has to be there first.
 
 mod disk;
+mod freezer;
 mod rest;
 
 use std::collections::HashSet;
@@ -38,6 +39,7 @@ use tokio::sync::{Mutex, broadcast};
 
 use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Source, Usage};
 use crate::ready;
+use freezer::Freezer;
 use rest::{File, Rest, RestError};
 
 /// What an instance is called before its id.
@@ -176,6 +178,10 @@ impl Incus {
         self.network
     }
 
+    fn freezer(&self, id: Id) -> Freezer {
+        Freezer::of(&self.settings.name, &format!("{PREFIX}{id}"))
+    }
+
     fn directory(&self, id: Id) -> PathBuf {
         self.settings.containers.join(id.to_string())
     }
@@ -204,7 +210,11 @@ impl Incus {
             return Some(remains(id, directory));
         }
         let owners = instance.owners();
-        let power = instance.power();
+        let power = match instance.power() {
+            // It was held still by a control that did not live to tell the engine.
+            Power::On if self.freezer(id).is_frozen() => Power::Frozen,
+            power => power,
+        };
         Some(Observed {
             id,
             power,
@@ -824,6 +834,7 @@ impl Runtime for Incus {
     }
 
     async fn kill(&self, id: Id) -> Result<(), RuntimeError> {
+        self.freezer(id).thaw(); // what is held still does not end
         self.turn(
             "kill",
             id,
@@ -834,6 +845,7 @@ impl Runtime for Incus {
     }
 
     async fn freeze(&self, id: Id) -> Result<(), RuntimeError> {
+        self.freezer(id).freeze().await;
         self.turn(
             "freeze",
             id,
@@ -844,6 +856,7 @@ impl Runtime for Incus {
     }
 
     async fn thaw(&self, id: Id) -> Result<(), RuntimeError> {
+        self.freezer(id).thaw();
         self.turn(
             "thaw",
             id,
