@@ -100,6 +100,27 @@ impl World {
             .then(|| String::from_utf8(done.stdout).unwrap())
     }
 
+    /// Have another proxy take the place of the one that runs.
+    fn renew_proxy(&self) {
+        let before = self.node.process("proxy");
+        let hangup = Command::new("kill")
+            .args(["-HUP", &self.node.process("node")])
+            .status();
+        assert!(hangup.unwrap().success());
+        until("another proxy serves", || {
+            self.node.process("proxy") != before
+        });
+    }
+
+    /// Whether the records of the node keep somebody from certifying its names.
+    fn forbids(&self, issuer: &str) -> bool {
+        let words = ["dns", "check", "--roots", "127.0.0.1", "--issuer", issuer];
+        let said = self.node.hoody(&words).stdout;
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("over UDP"), "{said}");
+        said.contains(&format!("forbid {issuer} to certify"))
+    }
+
     fn proxy_log(&self) -> String {
         std::fs::read_to_string(self.node.state().join("logs/proxy.log")).unwrap()
     }
@@ -117,14 +138,7 @@ async fn a_node_needs_a_domain_and_nothing_else() {
                 .log()
                 .contains("Pulled a task from the Tasks queue")
         });
-        let before = world.node.process("proxy");
-        let hangup = Command::new("kill")
-            .args(["-HUP", &world.node.process("node")])
-            .status();
-        assert!(hangup.unwrap().success());
-        until("another proxy serves", || {
-            world.node.process("proxy") != before
-        });
+        world.renew_proxy();
         up.join().unwrap();
     });
     until("both certificates are there", || world.has_all());
@@ -155,6 +169,20 @@ async fn a_node_needs_a_domain_and_nothing_else() {
         .unwrap_or_else(|| panic!("no address of a container in {again}"));
     let status = world.get(host).expect("it has a certificate");
     assert!(["200", "302", "307", "308"].contains(&&*status), "{status}");
+
+    // What a directory says of itself (pebble does not) is in the node's records.
+    assert!(!world.forbids("other.example"), "nobody was named");
+    let directories = std::fs::read_dir(world.node.state().join("acme")).unwrap();
+    let directory = directories
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.join("account.json").exists())
+        .expect("the node has an account");
+    let asked = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let said = serde_json::json!({"names": ["ca.example"], "asked": asked});
+    std::fs::write(directory.join("issuers.json"), said.to_string()).unwrap();
+    world.renew_proxy();
+    until("others are kept away", || world.forbids("other.example"));
+    assert!(!world.forbids("ca.example"));
 
     // The account goes on with another key, and a certificate is revoked.
     let said = stdout(&world.node.hoody(&["certs", "rollover"]));
