@@ -254,10 +254,11 @@ impl From<Refusal> for Verdict {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Visit;
+    // In a box: Pingora moves it along with the session, from one future to the next.
+    type CTX = Box<Visit>;
 
-    fn new_ctx(&self) -> Visit {
-        Visit {
+    fn new_ctx(&self) -> Box<Visit> {
+        Box::new(Visit {
             started: Instant::now(),
             connection: None,
             name: None,
@@ -283,13 +284,13 @@ impl ProxyHttp for Gateway {
             hints: 0,
             trace: None,
             in_use: None,
-        }
+        })
     }
 
     async fn early_request_filter(
         &self,
         session: &mut Session,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> pingora::Result<()> {
         let limits = &self.shared.config.limits;
         visit.connection = connection(session);
@@ -306,10 +307,6 @@ impl ProxyHttp for Gateway {
             None if is_bulk(session) => Manner::Bulk,
             None => Manner::Plain,
         };
-        // Pingora leaves it without end once a request has been read.
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(limits.keepalive.as_secs().max(1)));
-        }
         // A WebSocket's silence is bounded by the connection, not by its reads.
         let timed = matches!(visit.manner, Manner::Plain | Manner::Bulk);
         session.set_read_timeout(timed.then_some(limits.body));
@@ -321,12 +318,11 @@ impl ProxyHttp for Gateway {
     async fn request_filter(
         &self,
         session: &mut Session,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> pingora::Result<bool> {
         let verdict = match self.hear(session, visit) {
             Ok((name, Err(Rejection::ForeignDomain))) if self.shared.domains.may_lead(&name) => {
-                let found = Box::pin(self.follow(&name, visit)).await;
-                found.and_then(|address| self.judge(session, visit, name, address))
+                Box::pin(self.lead(session, visit, name)).await
             }
             Ok((name, address)) => address
                 .map_err(|why| Verdict::Refuse(refuse_host(why)))
@@ -340,6 +336,8 @@ impl ProxyHttp for Gateway {
             let woken = Box::pin(self.woken(session, visit, &place)).await;
             verdict = woken.unwrap_or_else(|verdict| verdict);
         }
+        // What is made for each request, and moved, is as large as the largest of its ways: so
+        // those that few requests take have a box of their own.
         match verdict {
             Verdict::Pass => {
                 visit.admitted = true;
@@ -348,75 +346,17 @@ impl ProxyHttp for Gateway {
                 {
                     visit.in_use = Some(self.shared.activity.begin(place.container));
                 }
-                if self.hooked(session, visit).await? {
+                if visit.is_hooked() && Box::pin(self.hooked(session, visit)).await? {
                     return Ok(true);
                 }
                 if visit.is_for_the_log() {
-                    self.answer_from_log(session, visit).await?;
+                    Box::pin(self.answer_from_log(session, visit)).await?;
                     return Ok(true);
                 }
                 Ok(false)
             }
-            Verdict::Refuse(refusal) => {
-                self.refuse(session, visit, &refusal).await?;
-                Ok(true)
-            }
-            Verdict::Redirect(location) => {
-                let mut head = ResponseHeader::build(StatusCode::PERMANENT_REDIRECT, Some(2))?;
-                head.insert_header(header::LOCATION, location)?;
-                head.insert_header(header::CONTENT_LENGTH, "0")?;
-                session.write_response_header(Box::new(head), true).await?;
-                Ok(true)
-            }
-            Verdict::Gate(gate) => {
-                match *gate {
-                    Gate::Page(visitor, challenge, reason) => {
-                        let next = visitor.target();
-                        self.ask(session, visit, &visitor, &challenge, reason, &next, None)
-                            .await?;
-                    }
-                    Gate::SignIn(visitor, rules) => {
-                        self.sign_in(session, visit, visitor, rules).await?;
-                    }
-                    Gate::SignOut(visitor) => {
-                        let sessions = &self.shared.sessions;
-                        visitor.sign_out(sessions, millis_now() / 1_000).await;
-                        let cookie = sessions.set_cookie(None, visitor.secure);
-                        self.go_on(session, &visitor, "/", Some(cookie)).await?;
-                    }
-                    Gate::Preflight(visitor) => self.preflight(session, &visitor).await?,
-                    Gate::Remember {
-                        visitor,
-                        session: remembered,
-                        target,
-                    } => {
-                        let cookie = self.cookie(&visitor, &remembered);
-                        self.go_on(session, &visitor, &target, cookie).await?;
-                    }
-                }
-                Ok(true)
-            }
-            Verdict::Challenge(text) => {
-                let mut head = ResponseHeader::build(StatusCode::OK, Some(3))?;
-                head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
-                head.insert_header(header::CONTENT_LENGTH, text.len().to_string())?;
-                head.insert_header(header::CACHE_CONTROL, "no-store")?;
-                let bodiless = session.req_header().method == Method::HEAD;
-                session
-                    .write_response_header(Box::new(head), bodiless)
-                    .await?;
-                if !bodiless {
-                    session
-                        .write_response_body(Some(Bytes::from(text)), true)
-                        .await?;
-                }
-                Ok(true)
-            }
-            Verdict::Preflight => {
-                let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8))?;
-                isolation::preflight(&mut head)?;
-                self.https_only(&mut head, visit)?;
-                session.write_response_header(Box::new(head), true).await?;
+            instead => {
+                Box::pin(self.answer_instead(session, visit, instead)).await?;
                 Ok(true)
             }
         }
@@ -427,7 +367,7 @@ impl ProxyHttp for Gateway {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> pingora::Result<()> {
         // An empty last part would be written as the end of a chunked body, and then the end once
         // more (cloudflare/pingora#935). Before the end, nothing at all would mean the end: there
@@ -453,7 +393,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         _: &mut Session,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> pingora::Result<Box<HttpPeer>> {
         let config = &self.shared.config;
         let destination = visit
@@ -478,7 +418,7 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         _: std::os::fd::RawFd,
         digest: Option<&Digest>,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> pingora::Result<()> {
         let Some(line) = digest.and_then(upstream::line) else {
             return Ok(());
@@ -501,7 +441,7 @@ impl ProxyHttp for Gateway {
         &self,
         _: &mut Session,
         request: &mut RequestHeader,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> pingora::Result<()> {
         let name = visit
             .name
@@ -561,7 +501,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> pingora::Result<()> {
         isolation::confine(response)?;
         self.https_only(response, visit)?;
@@ -609,7 +549,7 @@ impl ProxyHttp for Gateway {
         _: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> pingora::Result<Option<Duration>> {
         if let (Some(boundaries), Some(part)) = (&mut visit.boundaries, body) {
             boundaries.down.see(part);
@@ -624,7 +564,7 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
         reused: bool,
     ) -> Box<Error> {
         let lost = *error.esource() == ErrorSource::Upstream
@@ -646,7 +586,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         error: &Error,
-        visit: &mut Visit,
+        visit: &mut Box<Visit>,
     ) -> FailToProxy {
         let unsaid = |code| FailToProxy {
             error_code: code,
@@ -677,7 +617,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, visit: &mut Visit) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, visit: &mut Box<Visit>) {
         if let (None, true, Some(connection)) = (error, visit.tunnel, &visit.connection)
             && connection.passage.is_out()
         {
@@ -699,14 +639,14 @@ impl ProxyHttp for Gateway {
     }
 
     // The access log has every failed request.
-    fn suppress_error_log(&self, _: &Session, _: &Visit, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Visit>, _: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _: &Session,
-        _: &Visit,
+        _: &Box<Visit>,
         _: &Error,
         _: ProxyWarnLogContext,
     ) -> bool {
@@ -764,6 +704,81 @@ impl Gateway {
             }
         }
         Ok((name, address))
+    }
+
+    /// Answer a request that does not go on to its destination.
+    async fn answer_instead(
+        &self,
+        session: &mut Session,
+        visit: &mut Visit,
+        verdict: Verdict,
+    ) -> pingora::Result<()> {
+        match verdict {
+            Verdict::Pass => Ok(()),
+            Verdict::Refuse(refusal) => self.refuse(session, visit, &refusal).await,
+            Verdict::Redirect(location) => {
+                let mut head = ResponseHeader::build(StatusCode::PERMANENT_REDIRECT, Some(2))?;
+                head.insert_header(header::LOCATION, location)?;
+                head.insert_header(header::CONTENT_LENGTH, "0")?;
+                session.write_response_header(Box::new(head), true).await
+            }
+            Verdict::Gate(gate) => match *gate {
+                Gate::Page(visitor, challenge, reason) => {
+                    let next = visitor.target();
+                    self.ask(session, visit, &visitor, &challenge, reason, &next, None)
+                        .await
+                }
+                Gate::SignIn(visitor, rules) => self.sign_in(session, visit, visitor, rules).await,
+                Gate::SignOut(visitor) => {
+                    let sessions = &self.shared.sessions;
+                    visitor.sign_out(sessions, millis_now() / 1_000).await;
+                    let cookie = sessions.set_cookie(None, visitor.secure);
+                    self.go_on(session, &visitor, "/", Some(cookie)).await
+                }
+                Gate::Preflight(visitor) => self.preflight(session, &visitor).await,
+                Gate::Remember {
+                    visitor,
+                    session: remembered,
+                    target,
+                } => {
+                    let cookie = self.cookie(&visitor, &remembered);
+                    self.go_on(session, &visitor, &target, cookie).await
+                }
+            },
+            Verdict::Challenge(text) => {
+                let mut head = ResponseHeader::build(StatusCode::OK, Some(3))?;
+                head.insert_header(header::CONTENT_TYPE, "application/octet-stream")?;
+                head.insert_header(header::CONTENT_LENGTH, text.len().to_string())?;
+                head.insert_header(header::CACHE_CONTROL, "no-store")?;
+                let bodiless = session.req_header().method == Method::HEAD;
+                session
+                    .write_response_header(Box::new(head), bodiless)
+                    .await?;
+                if !bodiless {
+                    session
+                        .write_response_body(Some(Bytes::from(text)), true)
+                        .await?;
+                }
+                Ok(())
+            }
+            Verdict::Preflight => {
+                let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8))?;
+                isolation::preflight(&mut head)?;
+                self.https_only(&mut head, visit)?;
+                session.write_response_header(Box::new(head), true).await
+            }
+        }
+    }
+
+    /// Say where a request goes whose name is of another domain.
+    async fn lead(
+        &self,
+        session: &mut Session,
+        visit: &mut Visit,
+        name: Name,
+    ) -> Result<Verdict, Verdict> {
+        let address = self.follow(&name, visit).await?;
+        self.judge(session, visit, name, address)
     }
 
     /// Where a name of another domain leads.
@@ -1319,6 +1334,11 @@ impl Visit {
             Some(Destination::Kit { place, door, .. }) => Some((place, door)),
             _ => None,
         }
+    }
+
+    /// Whether its container has hooks, which may be for other requests.
+    fn is_hooked(&self) -> bool {
+        self.place().is_some_and(|(place, _)| place.hooks.is_some())
     }
 
     /// Whether the proxy itself answers, with the log of a container.
