@@ -123,7 +123,10 @@ mod edge {
 
     /// Tell whoever answers what the proxy knows of the client and of the name it asked for.
     pub fn tell_client(headers: &mut HeaderMap, connection: Option<&Connection>, name: &Name) {
-        let host = outbound::text(&name.to_string());
+        let host = match name.port() {
+            Some(_) => outbound::text(&name.to_string()),
+            None => outbound::text(name.as_str()),
+        };
         if let Some(connection) = connection {
             let scheme = HeaderValue::from_static(connection.scheme());
             headers.insert(FORWARDED_FOR, connection.client_text.clone());
@@ -199,7 +202,7 @@ pub struct Visit {
     pass: Option<Box<Pass>>,
     /// What may end it before it is over: a change of rules, or of the alias it came by.
     carried: Option<Arc<Carried>>,
-    /// The connection to its kit, where it may have to be cut off.
+    /// The connection to its kit.
     line: Option<Arc<Line>>,
     /// Its body, while it comes over HTTP/2.
     upload: Option<Arc<Upload>>,
@@ -378,6 +381,7 @@ impl ProxyHttp for Gateway {
         if let (Some(boundaries), Some(part)) = (&mut visit.boundaries, &*body) {
             boundaries.up.see(part);
         }
+        visit.passed();
         visit.body_bytes += body.as_ref().map_or(0, |part| part.len() as u64);
         if end {
             visit.upload = None;
@@ -426,9 +430,10 @@ impl ProxyHttp for Gateway {
         if let Some(carried) = &visit.carried {
             line.carry(carried.clone());
         }
-        if visit.carried.is_some() || visit.manner == Manner::Upgrade {
-            visit.line = Some(line.clone());
+        if matches!(visit.manner, Manner::Plain | Manner::Bulk) {
+            line.silence.begin();
         }
+        visit.line = Some(line.clone());
         if session.is_http2() && visit.manner != Manner::Streams && !session.is_body_done() {
             let connection = visit.connection.as_ref();
             let connection = connection.map_or(0, |it| Arc::as_ptr(it).addr());
@@ -503,6 +508,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         visit: &mut Box<Visit>,
     ) -> pingora::Result<()> {
+        visit.passed();
         isolation::confine(response)?;
         self.https_only(response, visit)?;
         match &visit.destination {
@@ -548,9 +554,15 @@ impl ProxyHttp for Gateway {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         visit: &mut Box<Visit>,
     ) -> pingora::Result<Option<Duration>> {
+        match &visit.line {
+            // A body without a length would seem to be complete.
+            Some(line) if end && line.silence.has_ended() => return Err(silent()),
+            Some(line) if end => line.silence.over(),
+            _ => visit.passed(),
+        }
         if let (Some(boundaries), Some(part)) = (&mut visit.boundaries, body) {
             boundaries.down.see(part);
         }
@@ -567,6 +579,9 @@ impl ProxyHttp for Gateway {
         visit: &mut Box<Visit>,
         reused: bool,
     ) -> Box<Error> {
+        if *error.esource() == ErrorSource::Upstream && visit.is_silent() {
+            error = silent();
+        }
         let lost = *error.esource() == ErrorSource::Upstream
             && matches!(
                 error.etype(),
@@ -1354,6 +1369,19 @@ impl Visit {
         self.upload.as_ref().is_some_and(|upload| upload.is_late())
     }
 
+    /// Something has passed between it and its kit.
+    fn passed(&self) {
+        if let Some(line) = &self.line {
+            line.silence.broken();
+        }
+    }
+
+    /// Whether it was ended because its kit said nothing any more.
+    fn is_silent(&self) -> bool {
+        let line = self.line.as_ref();
+        line.is_some_and(|line| line.silence.has_ended())
+    }
+
     /// What there is to say where it was ended because rules or its alias have changed.
     fn ended(&self) -> Option<Refusal> {
         self.carried.as_ref()?.ended().map(account::refusal)
@@ -1458,6 +1486,11 @@ fn has_frames(request: &RequestHeader, response: &ResponseHeader) -> bool {
     };
     is(&response.headers, header::UPGRADE, "websocket")
         && is(&request.headers, header::SEC_WEBSOCKET_VERSION, "13")
+}
+
+/// A kit has been waited for long enough.
+fn silent() -> Box<Error> {
+    Error::explain(ErrorType::ReadTimedout, "waiting for a kit").into_up()
 }
 
 /// What a kit says cannot be passed on.

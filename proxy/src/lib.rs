@@ -76,6 +76,7 @@ mod sender;
 mod session;
 mod signed_out;
 mod signin;
+mod silence;
 mod socket;
 mod tls;
 mod trace;

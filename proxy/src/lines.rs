@@ -7,14 +7,15 @@
 //! kit had gone away. A tunnel that is on its own is woken, and finds here why.
 //!
 //! The price is paid per connection, and by requests that come by an alias or to containers that
-//! have rules. A request to any other touches nothing of this.
+//! have rules. Any other only notes that a kit is waited for: one that has said nothing for too long
+//! is ended by the same reviewer ([`crate::silence`]).
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use routes::Id;
@@ -27,6 +28,7 @@ use tokio::net::UnixStream;
 use crate::ahead::Budget;
 use crate::gates::{Exchange, Rules};
 use crate::resolve::target;
+use crate::silence::Silence;
 
 /// Between two looks at what goes on: how late a change of rules may end what it forbids.
 pub const REVIEW: Duration = Duration::from_millis(250);
@@ -35,8 +37,9 @@ pub const REVIEW: Duration = Duration::from_millis(250);
 const GRACE_MILLIS: u64 = 1_000;
 
 /// All connections to kits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lines {
+    begun: Instant,
     open: DashMap<Id, HashMap<u64, Weak<Line>>>,
     serial: AtomicU64,
     /// What is held of their answers.
@@ -57,6 +60,8 @@ pub struct Line {
     /// For one that is not.
     doom: Doom,
     cut: OnceLock<End>,
+    /// Of its kit, while an answer is waited for.
+    pub silence: Silence,
     /// Who is to learn of it at once, rather than when the socket is read next.
     watching: Mutex<Option<Waker>>,
     lines: Weak<Lines>,
@@ -168,6 +173,17 @@ impl Carried {
     }
 }
 
+impl Default for Lines {
+    fn default() -> Self {
+        Lines {
+            begun: Instant::now(),
+            open: DashMap::new(),
+            serial: AtomicU64::new(0),
+            ahead: Arc::default(),
+        }
+    }
+}
+
 impl Lines {
     /// Know a connection from now until its line is dropped.
     pub fn add(
@@ -184,6 +200,7 @@ impl Lines {
             carried: Mutex::new(None),
             doom: Doom::default(),
             cut: OnceLock::new(),
+            silence: Silence::default(),
             watching: Mutex::new(None),
             lines: Arc::downgrade(self),
         });
@@ -198,15 +215,32 @@ impl Lines {
         for container in containers {
             let place = table.places.get(&container);
             let rules = place.and_then(|place| Rules::of(place, table));
-            // A line that is dropped takes itself out: not while its shard is held here.
-            let lines: Vec<Arc<Line>> = match self.open.get(&container) {
-                Some(known) => known.values().filter_map(Weak::upgrade).collect(),
-                None => continue,
-            };
-            for line in lines {
+            for line in self.of(container) {
                 line.review(table, place.is_some(), rules.as_ref(), now);
             }
         }
+    }
+
+    /// End those whose kit is waited for and has said nothing for so long.
+    pub fn end_silent(&self, patience: Duration) {
+        let now = self.begun.elapsed();
+        let containers: Vec<Id> = self.open.iter().map(|known| *known.key()).collect();
+        for container in containers {
+            for line in self.of(container) {
+                if line.silence.review(now, patience) {
+                    line.shut();
+                }
+            }
+        }
+    }
+
+    /// The connections to a container, to be looked at without its shard: a line that is dropped
+    /// takes itself out.
+    fn of(&self, container: Id) -> Vec<Arc<Line>> {
+        let known = self.open.get(&container);
+        known.map_or_else(Vec::new, |known| {
+            known.values().filter_map(Weak::upgrade).collect()
+        })
     }
 }
 
@@ -221,6 +255,7 @@ impl Line {
             carried: Mutex::new(None),
             doom: Doom::default(),
             cut: OnceLock::new(),
+            silence: Silence::default(),
             watching: Mutex::new(None),
             lines: Weak::new(),
         }))

@@ -548,6 +548,7 @@ async fn review(shared: Arc<Shared>) {
         tokio::time::sleep(lines::REVIEW).await;
         let now = millis_now();
         shared.lines.review(&shared.table.load(), now);
+        shared.lines.end_silent(shared.config.limits.upstream);
         let held = shared.lines.ahead.held();
         shared.metrics.read_ahead.set(held as i64);
         let late = shared.uploads.review(shared.config.limits.body);
@@ -664,7 +665,8 @@ fn http(shared: &Arc<Shared>) -> HttpProxy<Gateway> {
     h2.initial_connection_window_size(H2_CONNECTION_WINDOW);
     h2.enable_connect_protocol();
     http.h2_options = Some(h2);
-    http.handle_init_modules();
+    // No modules: Pingora's own, which would compress answers, is made for each request only to
+    // find that it is switched off.
     http
 }
 

@@ -527,10 +527,12 @@ pub fn peer(
     }));
     options.connection_timeout = Some(limits.connect);
     options.total_connection_timeout = Some(limits.connect);
-    options.read_timeout = Some(match manner {
-        Manner::Plain | Manner::Bulk => limits.upstream,
-        Manner::Upgrade | Manner::Streams => limits.tunnel,
-    });
+    options.read_timeout = match (manner, destination) {
+        // The line is reviewed: see `crate::silence`.
+        (Manner::Plain | Manner::Bulk, Destination::Kit { .. }) => None,
+        (Manner::Plain | Manner::Bulk, Destination::Control { .. }) => Some(limits.upstream),
+        (Manner::Upgrade | Manner::Streams, _) => Some(limits.tunnel),
+    };
     if manner == Manner::Streams {
         options.alpn = ALPN::H2;
         // What may have to be cut off has a connection to itself.

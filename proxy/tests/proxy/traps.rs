@@ -20,7 +20,7 @@
 //! | a client that leaves is an error in the log | here |
 
 use std::io::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -105,6 +105,38 @@ async fn kits_have_deadlines_and_the_pool_empties() {
     let heard = rig.get(&host, "/").await;
     assert!(matches!(heard.status.as_u16(), 502 | 504), "{heard:?}");
     drop((deaf, filled));
+}
+
+/// A kit that stops in the middle of an answer: it is not waited for, it is not asked again, and
+/// what it said does not seem to be all.
+#[tokio::test]
+async fn a_kit_that_stops_in_the_middle_is_given_up() {
+    let mut rig = Rig::with(|config| config.limits.upstream = Duration::from_millis(300)).await;
+    let mut web = rig.running().await;
+    web.kit = None;
+    std::fs::remove_file(web.socket()).expect("removed");
+    let listener = tokio::net::UnixListener::bind(web.socket()).expect("a socket");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").await;
+            kept.push(stream);
+        }
+    });
+    let host = web.host("terminal-1");
+    let request = format!("GET /half HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let heard = rig.raw(request.as_bytes()).await;
+    assert!(heard.starts_with("HTTP/1.1 200 "), "{heard}");
+    assert!(heard.contains("half"), "{heard}");
+    assert!(!heard.ends_with("0\r\n\r\n"), "it seems to be all: {heard}");
+    let line = rig.logged("/half").await;
+    assert_eq!(line["fault"], "upstream: read_timeout", "{line}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
 /// Many streams of one HTTP/2 connection to a kit: one that is not read holds up itself alone.
