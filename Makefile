@@ -98,6 +98,8 @@ pages:
 	$(call step,the pages in Chromium)
 	@cd $(UI) && npm run --silent check && npm run --silent test && npm run --silent e2e
 	@cargo nextest run --workspace --locked --run-ignored only -E 'test(with_a_browser)'
+	$(call step,events in the usual client of Socket.IO)
+	@control/tests/socketio.sh --locked
 
 # Stories on real containers, on a node of their own.
 e2e:

@@ -9,7 +9,9 @@ pub mod containers;
 pub mod copies;
 pub mod env;
 pub mod envelope;
+pub mod events;
 pub mod images;
+pub mod kvm;
 pub mod manage;
 pub mod meta;
 pub mod page;
@@ -24,6 +26,7 @@ pub mod servers;
 pub mod snapshots;
 pub mod stats;
 pub mod status_logs;
+pub mod tasks;
 pub mod text;
 pub mod tokens;
 pub mod users;
@@ -79,6 +82,7 @@ pub fn api(control: &Control) -> Api {
         .op::<containers::Delete>(control)
         .op::<copies::Copy>(control)
         .op::<copies::Sync>(control)
+        .op::<kvm::Set>(control)
         .op::<manage::Manage>(control)
         .op::<stats::OfContainer>(control)
         .op::<status_logs::List>(control)
@@ -91,6 +95,13 @@ pub fn api(control: &Control) -> Api {
         .op::<env::BulkSet>(control)
         .op::<env::Set>(control)
         .op::<env::Delete>(control)
+        // what happened
+        .op::<events::List>(control)
+        .op::<events::BulkDelete>(control)
+        .op::<events::Stats>(control)
+        .op::<events::Cleanup>(control)
+        .op::<events::Get>(control)
+        .op::<events::Delete>(control)
         // who may reach what, and by which names
         .op::<rules::Get<rules::OfContainer>>(control)
         .op::<rules::Replace<rules::OfContainer>>(control)
@@ -141,6 +152,7 @@ pub fn api(control: &Control) -> Api {
         .op::<proxy_links::Create>(control)
         .op::<proxy_links::Delete>(control)
         // the node
+        .op::<tasks::List>(control)
         .op::<servers::List>(control)
         .op::<servers::Available>(control)
         .op::<servers::Get>(control)
@@ -153,6 +165,11 @@ pub fn api(control: &Control) -> Api {
         .op::<utilities::Ip>(control)
         .op::<meta::PublicKey>(control)
         .op::<meta::SocialStats>(control)
+}
+
+/// All that is served at the API's host: the operations, and the stream of events.
+pub fn router(control: &Control) -> axum::Router {
+    crate::stream::before(api(control).router(), control)
 }
 
 /// The OpenAPI document of [`api()`], without a node behind it.

@@ -18,6 +18,8 @@ use crate::runtime::fake::Fake;
 use crate::secrets::{Secrets, SecretsError};
 use crate::store::node::Identity;
 use crate::store::{Store, StoreError, containers, node};
+use crate::stream::Streams;
+use crate::tasks::Tasks;
 use crate::time::{self, Clock, Millis};
 use crate::wake::Woken;
 use crate::words;
@@ -44,6 +46,8 @@ pub struct Parts {
     pub metrics: Metrics,
     pub woken: Woken,
     pub used: Used,
+    pub streams: Streams,
+    pub tasks: Tasks,
 }
 
 /// Raised when what a runtime writes for all machines alike changes: those that are there are told.
@@ -163,6 +167,8 @@ impl Control {
             metrics: Metrics::new(),
             woken: Woken::default(),
             used: Used::default(),
+            streams: Streams::default(),
+            tasks: Tasks::default(),
             config,
             store,
             runtime,

@@ -6,7 +6,7 @@
 //! (desired against observed), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
 //! them), [`publish`] (what the proxy is told), [`wake`] (what it tells), [`idle`] (who sleeps because
 //! of it), [`certificates`] (what visitors are shown), [`auth`] (who is calling), [`api`] (the operations,
-//! a file per noun), [`provision`] (the first run).
+//! a file per noun), [`stream`] (what happens, as it happens), [`provision`] (the first run).
 //!
 //! The API writes what is wanted and nudges; the reconciler does the rest, and does it again after
 //! a crash anywhere. This crate knows neither Pingora nor certificates nor the services of a kit.
@@ -29,13 +29,15 @@ pub mod runtime;
 pub mod secrets;
 pub mod serve;
 pub mod store;
+pub mod stream;
+pub mod tasks;
 pub mod time;
 pub mod wake;
 pub mod words;
 
 mod control;
 
-pub use api::{api, document};
+pub use api::{api, document, router};
 pub use config::Config;
 pub use control::{Control, OpenError};
 pub use provision::{Administrator, ProvisionError, first_run, mint_token};

@@ -23,6 +23,9 @@ pub struct Metrics {
     /// Changes of the routing table that the proxy has taken.
     pub published: prometheus::IntCounter,
     wakes: IntCounterVec,
+    tasks: IntGaugeVec,
+    streams: IntGauge,
+    stream_ends: IntCounterVec,
 }
 
 const HOW: &str = "metrics are declared with valid names";
@@ -76,7 +79,25 @@ impl Metrics {
             &["said"],
         )
         .expect(HOW);
-        let all: [Box<dyn prometheus::core::Collector>; 7] = [
+        let streams =
+            IntGauge::new("hoody_event_streams", "Connections that listen to events").expect(HOW);
+        let stream_ends = IntCounterVec::new(
+            Opts::new(
+                "hoody_event_stream_ends_total",
+                "Connections that listened to events and were refused or let go",
+            ),
+            &["reason"],
+        )
+        .expect(HOW);
+        let tasks = IntGaugeVec::new(
+            Opts::new("hoody_tasks", "Containers that the reconciler is at"),
+            &["state"],
+        )
+        .expect(HOW);
+        let all: [Box<dyn prometheus::core::Collector>; 10] = [
+            Box::new(tasks.clone()),
+            Box::new(streams.clone()),
+            Box::new(stream_ends.clone()),
             Box::new(containers.clone()),
             Box::new(steps.clone()),
             Box::new(failures.clone()),
@@ -97,6 +118,9 @@ impl Metrics {
             sweeps,
             published,
             wakes,
+            tasks,
+            streams,
+            stream_ends,
         }
     }
 
@@ -123,8 +147,27 @@ impl Metrics {
         self.wakes.with_label_values(&[said]).inc();
     }
 
+    /// A connection for events was refused.
+    pub fn refused_stream(&self) {
+        self.ended_stream("refused");
+    }
+
+    /// A connection for events was let go, for one of a few reasons.
+    pub fn ended_stream(&self, reason: &str) {
+        self.stream_ends.with_label_values(&[reason]).inc();
+    }
+
+    /// How many containers the reconciler takes a step for, and how many wait.
+    pub fn tasks(&self, running: usize, waiting: usize) {
+        for (state, n) in [("running", running), ("waiting", waiting)] {
+            let n = i64::try_from(n).unwrap_or(i64::MAX);
+            self.tasks.with_label_values(&[state]).set(n);
+        }
+    }
+
     /// Everything, in the text format of Prometheus.
-    pub fn text(&self, census: &[(Status, u64)]) -> String {
+    pub fn text(&self, census: &[(Status, u64)], streams: usize) -> String {
+        self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
         for status in Status::ALL {
             let n = census
                 .iter()
@@ -157,7 +200,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.step(Step::Start, 0.3);
         metrics.failed(Step::Start, "transient");
-        let text = metrics.text(&[(Status::Running, 3)]);
+        let text = metrics.text(&[(Status::Running, 3)], 0);
         assert!(
             text.contains("hoody_containers{status=\"running\"} 3"),
             "{text}"

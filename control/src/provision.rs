@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::auth::permissions::Permissions;
+use crate::auth::permissions::{Admin, Permissions};
 use crate::auth::{password, token};
 use crate::config;
 use crate::store::tokens::Token;
@@ -148,7 +148,14 @@ pub async fn mint_token(state: &Path, alias: &str) -> Result<String, ProvisionEr
                 ip_whitelist: vec!["*".to_owned()],
                 realms: Vec::new(),
                 allow_no_realm: true,
-                permissions: Permissions::full(),
+                // The command of this machine may see what the node is at.
+                permissions: Permissions {
+                    admin: Admin {
+                        monitoring: true,
+                        ..Admin::default()
+                    },
+                    ..Permissions::full()
+                },
                 vault_access: true,
                 event_access: true,
                 is_enabled: true,

@@ -24,7 +24,8 @@ use crate::control::Control;
 use crate::ready;
 use crate::runtime::{Limits, Machine, Observed, Power, RuntimeError};
 use crate::store::containers::{self, Container, Sighting};
-use crate::store::{StoreError, snapshots, tombstones};
+use crate::store::{StoreError, events, snapshots, tombstones};
+use crate::tasks::Failure;
 
 /// A runtime that has not answered a step by then is taken for stuck; the step is tried again.
 const STEP_MOST: Duration = Duration::from_secs(600);
@@ -205,7 +206,10 @@ impl Reconciler {
 
     /// Look at everything: nudge what is not as wanted, remove what belongs to nobody.
     async fn sweep(&self) {
+        let tasks = &self.control.tasks;
+        tasks.sweeps(self.control.now());
         let ended = self.try_sweep().await;
+        tasks.swept(ended.as_ref().err().cloned(), self.control.now());
         self.unswept
             .store(ended.is_err(), std::sync::atomic::Ordering::Relaxed);
         let end = match ended {
@@ -274,7 +278,13 @@ impl Reconciler {
                 control.nudges.nudge(container);
             }
         }
-        control.publisher.expire(control.now());
+        let now = control.now();
+        control.publisher.expire(now);
+        control
+            .store
+            .write("drop old events", move |db| events::expire(db, now))
+            .await
+            .map_err(|error| chain(&error))?;
         self.remove_orphans(observed).await;
         Ok(())
     }
@@ -321,6 +331,7 @@ impl Reconciler {
     /// Bring one container to where it should be, or until there is nothing to do for now.
     async fn drive(&self, id: Id, changed: &Notify) {
         let control = &self.control;
+        let _listed = control.tasks.begin(id, control.now());
         let mut failures = Failures::default();
         let mut acted = false;
         // The machine that is being waited for, and since when.
@@ -336,7 +347,8 @@ impl Reconciler {
                 Ok(Some(row)) => row,
                 Ok(None) => return control.publisher.forget(id),
                 Err(error) => {
-                    self.database_failed(&error, &mut failures, changed).await;
+                    self.database_failed(id, &error, &mut failures, changed)
+                        .await;
                     continue;
                 }
             };
@@ -353,7 +365,7 @@ impl Reconciler {
                 Ok(Err(error)) => {
                     tracing::warn!(container.id = %id, error = %chain(&error), "could not look at container {id}");
                     failures.transient += 1;
-                    self.pause(failures.transient, changed).await;
+                    self.pause(id, failures.transient, changed).await;
                     continue;
                 }
                 Err(_) => {
@@ -387,7 +399,8 @@ impl Reconciler {
                 Ok(true) => {}
                 Ok(false) => continue, // the user has asked for something in between
                 Err(error) => {
-                    self.database_failed(&error, &mut failures, changed).await;
+                    self.database_failed(id, &error, &mut failures, changed)
+                        .await;
                     continue;
                 }
             }
@@ -428,7 +441,7 @@ impl Reconciler {
                 Step::Start if self.died_young(id) => {
                     let deaths = self.deaths(id);
                     tracing::warn!(container.id = %id, deaths, "container {id} went off right after its start");
-                    self.pause(deaths, changed).await;
+                    self.pause(id, deaths, changed).await;
                     continue;
                 }
                 step => step,
@@ -437,6 +450,7 @@ impl Reconciler {
                 Ok(Ended::Done) => {
                     acted = true;
                     failures.transient = 0;
+                    control.tasks.done(id);
                     if step == Step::Stop {
                         asked_to_stop = incarnation;
                     }
@@ -444,11 +458,14 @@ impl Reconciler {
                         return control.publisher.forget(id);
                     }
                 }
-                Ok(Ended::Overtaken) => {}
+                Ok(Ended::Overtaken) => control.tasks.done(id),
                 Ok(Ended::Failed(error)) => {
                     self.failed(step, &row, error, &mut failures, changed).await;
                 }
-                Err(error) => self.database_failed(&error, &mut failures, changed).await,
+                Err(error) => {
+                    self.database_failed(id, &error, &mut failures, changed)
+                        .await
+                }
             }
         }
     }
@@ -531,6 +548,7 @@ impl Reconciler {
         let id = row.id;
         let began = Instant::now();
         tracing::debug!(container.id = %id, %step, "taking a step");
+        control.tasks.step(id, step, control.now());
         if matches!(step, Step::Freeze | Step::Stop) {
             // Requests wait outside from here on: within, they would wait for ever.
             control.publisher.settled(PROXY_PATIENCE).await;
@@ -715,15 +733,22 @@ impl Reconciler {
         let kind = if forever { "permanent" } else { "transient" };
         let reason = chain(&error);
         control.metrics.failed(step, kind);
+        let failure = Failure {
+            step,
+            permanent: forever,
+            reason: reason.clone(),
+            at: now,
+        };
+        control.tasks.failed(id, failure);
         tracing::warn!(container.id = %id, %step, kind, error = %reason, "{step} of container {id} failed");
         // A deletion is never given up: what is left would be nobody's.
         if !forever || matches!(step, Step::Delete | Step::Purge | Step::Drop) {
             failures.transient += 1;
-            return self.pause(failures.transient, changed).await;
+            return self.pause(id, failures.transient, changed).await;
         }
         failures.permanent += 1;
         if failures.permanent < attempts {
-            return self.pause(failures.permanent, changed).await;
+            return self.pause(id, failures.permanent, changed).await;
         }
         let row = row.clone();
         let written = match step {
@@ -773,14 +798,20 @@ impl Reconciler {
         };
         control.disks.send_replace(());
         if let Err(error) = written {
-            self.database_failed(&error, failures, changed).await;
+            self.database_failed(id, &error, failures, changed).await;
         }
     }
 
-    async fn database_failed(&self, error: &StoreError, failures: &mut Failures, changed: &Notify) {
+    async fn database_failed(
+        &self,
+        id: Id,
+        error: &StoreError,
+        failures: &mut Failures,
+        changed: &Notify,
+    ) {
         tracing::error!(error = %chain(error), "the database failed; trying again");
         failures.transient += 1;
-        self.pause(failures.transient, changed).await;
+        self.pause(id, failures.transient, changed).await;
     }
 
     /// Wait for a kit, a bounded while.
@@ -794,12 +825,17 @@ impl Reconciler {
     }
 
     /// Wait longer with every failure, but not past a change.
-    async fn pause(&self, failures: u32, changed: &Notify) {
+    async fn pause(&self, id: Id, failures: u32, changed: &Notify) {
         let pace = &self.control.config.pace;
         let doubled = pace
             .backoff_least
             .saturating_mul(1 << failures.saturating_sub(1).min(16));
-        wait(doubled.min(pace.backoff_most), changed).await;
+        let pause = doubled.min(pace.backoff_most);
+        let millis = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        let tasks = &self.control.tasks;
+        tasks.waits(id, Some(self.control.now().saturating_add(millis)));
+        wait(pause, changed).await;
+        tasks.waits(id, None);
     }
 
     fn starts(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Started>> {
@@ -892,6 +928,8 @@ fn machine(row: &Container, limits: Limits) -> Machine {
         ssh_public_key: row.ssh_public_key.clone(),
         kit: row.kit,
         autostart: row.autostart,
+        ramdisk: row.ramdisk,
+        kvm: row.kvm,
         limits,
     }
 }

@@ -34,6 +34,10 @@ pub struct Machine {
     pub kit: bool,
     /// Whether the engine starts it when the host boots.
     pub autostart: bool,
+    /// Whether it has a disk in memory at `/ramdisk`, which outlives its restarts.
+    pub ramdisk: bool,
+    /// Whether it has the host's `/dev/kvm`.
+    pub kvm: bool,
     pub limits: Limits,
 }
 
@@ -132,6 +136,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Bytes that the disks of all machines share, where the runtime can bound each of them.
     fn space(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether its machines can have a disk in memory.
+    fn has_ramdisks(&self) -> bool {
+        false
+    }
+
+    /// Whether the host has `/dev/kvm` and a machine can be given it.
+    fn has_kvm(&self) -> bool {
+        false
     }
 
     /// `incus`, `local` or `fake`.

@@ -117,7 +117,7 @@ pub async fn serve(
     });
     tracing::info!(socket = %socket.display(), runtime = control.runtime.name(), "control serves");
 
-    let router = crate::api(&control).router();
+    let router = crate::router(&control);
     let serving = {
         let stop = stop.clone().cancelled_owned();
         tokio::spawn(async move {
@@ -131,6 +131,7 @@ pub async fn serve(
         () = shutdown => {
             tracing::info!("control stops");
             stop.cancel();
+            control.streams.close();
             tokio::time::timeout(DRAIN, &mut serving.0).await.unwrap_or_else(|_| {
                 tracing::warn!("requests were still under way after {DRAIN:?}; dropping them");
                 Ok(Ok(()))
@@ -217,6 +218,9 @@ fn metrics_router(control: Control) -> Router {
     let answer = move || {
         let control = control.clone();
         async move {
+            let tasks = control.tasks.list();
+            let running = tasks.iter().filter(|task| task.step.is_some()).count();
+            control.metrics.tasks(running, tasks.len() - running);
             match control
                 .store
                 .read("count containers", containers::census)
@@ -225,7 +229,7 @@ fn metrics_router(control: Control) -> Router {
                 Ok(census) => (
                     StatusCode::OK,
                     [(CONTENT_TYPE, "text/plain; version=0.0.4")],
-                    control.metrics.text(&census),
+                    control.metrics.text(&census, control.streams.count()),
                 ),
                 Err(error) => {
                     tracing::error!(error = %crate::auth::chain(&error), "could not count containers");

@@ -6,6 +6,7 @@
 
 pub mod aliases;
 pub mod containers;
+pub mod events;
 pub mod links;
 pub mod migrations;
 pub mod node;
@@ -27,7 +28,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use routes::Id;
 
@@ -48,6 +49,8 @@ struct Inner {
     writer: mpsc::Sender<Job>,
     /// Absent where the database is in memory: the writer reads, too.
     readers: Option<Readers>,
+    /// The place of the newest event on disk.
+    recorded: Arc<watch::Sender<i64>>,
 }
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -125,6 +128,7 @@ impl Store {
 
     fn start(mut connection: Connection, readers: Option<Readers>) -> Result<Store, StoreError> {
         let (writer, mut jobs) = mpsc::channel::<Job>(WRITE_QUEUE);
+        let recorded = Arc::new(watch::Sender::new(events::newest(&connection).unwrap_or(0)));
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {
@@ -138,8 +142,17 @@ impl Store {
             })
             .map_err(StoreError::Thread)?;
         Ok(Store {
-            inner: Arc::new(Inner { writer, readers }),
+            inner: Arc::new(Inner {
+                writer,
+                readers,
+                recorded,
+            }),
         })
+    }
+
+    /// Tells the place of the newest event, once it is on disk.
+    pub fn recorded(&self) -> watch::Receiver<i64> {
+        self.inner.recorded.subscribe()
     }
 
     /// Run `work` in a transaction of its own; it is on disk when this returns. `act` completes
@@ -161,10 +174,18 @@ impl Store {
         tell: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
+        let recorded = self.inner.recorded.clone();
         let job: Job = Box::new(move |connection| {
             let result = transact(connection, work);
             if let Ok(written) = &result {
                 tell(written);
+                // Asked of the database rather than of those who write, who would forget.
+                let newest = events::newest(connection).unwrap_or(0);
+                recorded.send_if_modified(|seen| {
+                    let news = newest > *seen;
+                    *seen = newest.max(*seen);
+                    news
+                });
             }
             reply.send(result).ok(); // the caller may have gone away
         });

@@ -124,6 +124,8 @@ fn machine() -> Machine {
         ssh_public_key: Some("ssh-ed25519 AAAA me@here".to_owned()),
         kit: true,
         autostart: true,
+        ramdisk: true,
+        kvm: false,
         limits: Limits {
             memory: Some(512 << 20),
             ..Limits::default()
@@ -783,4 +785,89 @@ async fn a_sync_that_broke_off_leaves_nobody_with_anothers_identity() {
     assert!(!engine_says(&path).contains("user.hoody.identity"));
     rig.engine.delete(two.id).await.unwrap();
     rig.is_gone(two.id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_in_memory_outlives_restarts_and_goes_with_its_machine() {
+    let rig = Rig::start().await;
+    let machine = machine(); // 512 MiB
+    let id = machine.id;
+    rig.turn_on(&machine).await;
+    let size = "df --output=size --block-size=1M /ramdisk | tail -1";
+    assert_eq!(rig.sh(id, size).await, "256");
+    rig.sh(id, "findmnt -no FSTYPE /ramdisk | grep -x tmpfs")
+        .await;
+    // Its users write there, and what they write counts as the machine's memory.
+    let before = rig.engine.usage(id).await.unwrap().memory;
+    rig.sh(id, "su user -c 'head -c 128M /dev/urandom > /ramdisk/kept'")
+        .await;
+    let after = rig.engine.usage(id).await.unwrap().memory;
+    assert!(after >= before + (100 << 20), "{before} {after}");
+    // No more than its size, whoever writes.
+    rig.sh(
+        id,
+        "! head -c 300M /dev/zero > /ramdisk/more 2>/dev/null; rm /ramdisk/more",
+    )
+    .await;
+    let sum = rig.sh(id, "sha256sum /ramdisk/kept").await;
+
+    rig.engine.stop(id, GRACE).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    rig.ready(id).await;
+    assert_eq!(rig.sh(id, "sha256sum /ramdisk/kept").await, sum);
+    // The bound follows the machine's, while it runs.
+    let larger = Machine {
+        limits: Limits {
+            memory: Some(1 << 30),
+            ..machine.limits
+        },
+        ..machine.clone()
+    };
+    rig.engine.update(&larger).await.unwrap();
+    assert_eq!(rig.sh(id, size).await, "512");
+    // It cannot shrink below what is on it; what is there stays.
+    let smaller = Machine {
+        limits: Limits {
+            memory: Some(200 << 20),
+            ..machine.limits
+        },
+        ..machine.clone()
+    };
+    rig.engine.update(&smaller).await.unwrap();
+    assert_eq!(rig.sh(id, "sha256sum /ramdisk/kept").await, sum);
+
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+    let left = rig.directory.path().join("ramdisks").join(id.to_string());
+    assert!(!left.exists(), "{} is left", left.display());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kvm_is_given_and_taken_while_it_runs() {
+    let rig = Rig::start().await;
+    if !rig.engine.has_kvm() {
+        return; // the host has none to give
+    }
+    let machine = machine();
+    let id = machine.id;
+    rig.turn_on(&machine).await;
+    rig.sh(id, "! test -e /dev/kvm").await;
+    let with = Machine {
+        kvm: true,
+        ..machine.clone()
+    };
+    rig.engine.update(&with).await.unwrap();
+    // KVM_GET_API_VERSION (0xAE00) answers 12 since 2007.
+    let ask = "python3 -c 'import fcntl; print(fcntl.ioctl(open(\"/dev/kvm\"), 0xAE00))'";
+    let asked = format!("su user -c {}", shell_quoted(ask));
+    assert_eq!(rig.sh(id, &asked).await, "12");
+    rig.engine.update(&machine).await.unwrap();
+    rig.sh(id, "! test -e /dev/kvm").await;
+    assert!(rig.see(id).await.ready, "the rest is as it was");
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -84,6 +84,8 @@ fn machine(id: Id, environment: &[(&str, &str)]) -> Machine {
         ssh_public_key: None,
         kit: true,
         autostart: true,
+        ramdisk: false,
+        kvm: false,
         limits: Limits::default(),
     }
 }

@@ -12,10 +12,15 @@ use serde_json::{Value, json};
 use support::{Me, World};
 
 /// Operations of our own, beside those of the contract.
-const OURS: [&str; 2] = [
+const OURS: [&str; 3] = [
     "/api/v1/containers/{id}/proxy/links",
+    "/api/v1/tasks",
     "/api/v1/certificates",
 ];
+
+fn is_ours(path: &str) -> bool {
+    OURS.iter().any(|ours| path.starts_with(ours))
+}
 
 struct Contract {
     rows: Vec<Value>,
@@ -61,10 +66,7 @@ impl Contract {
 fn operations_have_the_names_of_the_contract() {
     let contract = Contract::read();
     let api = control::api(&control::Control::detached());
-    for route in api
-        .routes()
-        .filter(|route| !OURS.iter().any(|ours| route.path.starts_with(ours)))
-    {
+    for route in api.routes().filter(|route| !is_ours(route.path)) {
         let row = contract.row(route.verb.as_str(), route.path);
         assert_eq!(row["path"], route.path, "{}", route.id);
         if let Some(id) = row["operationId"].as_str() {
@@ -354,6 +356,8 @@ async fn answers_have_the_shape_of_the_contract() {
     .await;
     all.ask("DELETE", &format!("{container}/env/C"), Value::Null)
         .await;
+    all.ask("PUT", &format!("{container}/kvm"), json!({ "kvm": false }))
+        .await;
     all.edge(&container, &web).await;
     all.disks(&container, &project).await;
     all.me.until(&web, "running").await;
@@ -380,6 +384,16 @@ async fn answers_have_the_shape_of_the_contract() {
     )
     .await;
 
+    let events = all.get("/api/v1/events?limit=500").await;
+    let event = format!("/api/v1/events/{}", id(&events["events"][0]));
+    all.get(&event).await;
+    all.get("/api/v1/events/stats").await;
+    all.ask("DELETE", &event, Value::Null).await;
+    let days = json!({ "retention_days": 365 });
+    all.ask("POST", "/api/v1/events/cleanup", days).await;
+    let which = json!({ "resource_id": web });
+    all.ask("DELETE", "/api/v1/events", which).await;
+
     all.get("/api/v1/ip").await;
     all.get("/api/v1/meta/public-key").await;
     all.get("/api/v1/meta/social-stats").await;
@@ -388,7 +402,7 @@ async fn answers_have_the_shape_of_the_contract() {
 
     let implemented: BTreeSet<String> = control::api(&node.control)
         .routes()
-        .filter(|route| !OURS.iter().any(|ours| route.path.starts_with(ours)))
+        .filter(|route| !is_ours(route.path))
         .map(|route| format!("{} {}", route.verb.as_str(), route.path))
         .collect();
     let unseen: Vec<_> = implemented.difference(&all.seen).collect();

@@ -220,3 +220,25 @@ async fn bad_containers_are_refused() {
     assert!(rig.fake.everything().is_empty(), "nothing was made");
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_host_does_not_have_is_not_given() {
+    let rig = Rig::start().await;
+    let web = rig.create("web").await;
+    let path = format!("/api/v1/containers/{}", web.id);
+    let shown = rig.get(&path).await.expect(200).data();
+    assert_eq!(
+        (&shown["ramdisk"], &shown["kvm"]),
+        (&json!(true), &json!(false))
+    );
+    let kvm = format!("{path}/kvm");
+    refused(
+        rig.put(&kvm, json!({ "kvm": true })).await,
+        403,
+        "KVM_NOT_AVAILABLE",
+    );
+    let taken = rig.patch(&kvm, json!({ "kvm": false })).await.expect(200);
+    assert_eq!(taken.data()["kvm"], false);
+    invalid(rig.put(&kvm, json!({})).await, "/kvm");
+    rig.stop().await;
+}

@@ -55,6 +55,25 @@ async fn variables_are_set_listed_and_removed_and_the_machine_knows() {
         send(Method::PUT, format!("{path}/1A"), json!({ "value": "x" })).await,
         "/key",
     );
+    // A line break would be lost on the way into the machine: it is refused, everywhere.
+    invalid(
+        send(
+            Method::PUT,
+            format!("{path}/A"),
+            json!({ "value": "two\nlines" }),
+        )
+        .await,
+        "/value",
+    );
+    rig.put(&path, json!({ "A": "two\nlines" }))
+        .await
+        .expect(400);
+    rig.patch(
+        &format!("/api/v1/containers/{}", web.id),
+        json!({ "environment_vars": { "A": "two\nlines" } }),
+    )
+    .await
+    .expect(400);
     rig.put(&path, json!({ "not a name": "x" }))
         .await
         .expect(400);

@@ -11,6 +11,7 @@ mod direction;
 mod documents;
 mod edge;
 mod env;
+mod events;
 mod files;
 mod files_root;
 mod logs;

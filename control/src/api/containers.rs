@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::kvm;
 use super::page::{Asked, Limit, Order, Page, Pagination};
 use super::projects::{self, realms_of_changed, realms_of_new};
 use super::proxy_aliases::ProxyDomain;
@@ -154,10 +155,10 @@ impl Container {
             ai: false,
             hoody_kit: container.kit,
             dev_kit: false,
-            kvm: false,
+            kvm: container.kvm,
             autostart: container.autostart,
             ramdisk_scope: "container",
-            ramdisk: false,
+            ramdisk: container.ramdisk,
             prespawn: false,
             is_default: false,
             status: container.status.as_str(),
@@ -464,7 +465,7 @@ pub struct Create {
     /// Whether it carries the kit: terminal, files and the other services.
     #[serde(default = "yes")]
     hoody_kit: bool,
-    /// Virtual machines inside; this node does not offer them.
+    /// Virtual machines inside: whether it has the host's `/dev/kvm`.
     #[serde(default)]
     kvm: bool,
     /// The same as `kvm`.
@@ -473,6 +474,10 @@ pub struct Create {
     /// Whether it starts when the host boots.
     #[serde(default = "yes")]
     autostart: bool,
+    /// Whether it has a disk in memory at `/ramdisk`. It takes up to half of the container's memory,
+    /// outlives restarts of the container, and ends with the container and with the host's boot.
+    #[serde(default = "yes")]
+    ramdisk: bool,
     /// Not for callers.
     #[serde(default)]
     prespawn: bool,
@@ -524,11 +529,12 @@ impl Operation for Create {
         let principal = Principal::who_may(&call, Permission::ContainersCreate)?;
         let project = projects::seen(&control, &principal, self.id.0).await?;
         on_this_server(&control, &self.server_id)?;
-        if self.kvm || self.dev_kvm {
-            return Err(Fault::forbidden(
-                "this node does not offer virtual machines inside of containers",
-            )
-            .code("KVM_NOT_AVAILABLE"));
+        let kvm = self.kvm || self.dev_kvm;
+        if kvm {
+            principal.may(Permission::Kvm)?;
+            if !control.runtime.has_kvm() {
+                return Err(kvm::not_here());
+            }
         }
         if self.prespawn {
             return Err(Fault::forbidden("`prespawn` is not for callers").code("PERMISSION_DENIED"));
@@ -550,6 +556,8 @@ impl Operation for Create {
             image,
             kit: self.hoody_kit,
             autostart: self.autostart,
+            kvm,
+            ramdisk: self.ramdisk && control.runtime.has_ramdisks(),
             environment: variables(plain(self.environment_vars.unwrap_or_default()))?,
             ssh_public_key: self.ssh_public_key.map(SshKey::into_string),
             comment: self.comment.map(Comment::into_string),
@@ -775,14 +783,17 @@ pub async fn change(
                 &before.environment,
                 &before.ssh_public_key,
                 before.autostart,
+                before.kvm,
                 &before.name,
             ) != (
                 &after.environment,
                 &after.ssh_public_key,
                 after.autostart,
+                after.kvm,
                 &after.name,
             );
             containers::update(db, after, machine)?;
+            containers::record_change(db, &before, after, &principal.label())?;
             Ok(Ok(owned))
         })
         .await

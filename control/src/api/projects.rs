@@ -2,8 +2,10 @@
 
 use kit::{Call, Fault, Operation, Route, Verb};
 use routes::Id;
+use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::page::{Asked, Limit, Order, Page, Pagination};
 use super::text::{Color, IdText, Number, ProjectAlias, given};
@@ -12,8 +14,9 @@ use crate::auth::{Principal, broken};
 use crate::container::Wants;
 use crate::control::Control;
 use crate::edge;
+use crate::store::events::{Kind, News};
 use crate::store::{self, Realms, containers, projects};
-use crate::time;
+use crate::time::{self, Millis};
 use crate::words;
 
 /// Realms one thing is in.
@@ -218,6 +221,20 @@ impl Operation for List {
     }
 }
 
+fn record(db: &Connection, kind: Kind, id: Id, by: &str, at: Millis) -> rusqlite::Result<()> {
+    let facts = Value::Null;
+    store::events::of_project(
+        db,
+        id,
+        &News {
+            kind,
+            by,
+            at,
+            facts,
+        },
+    )
+}
+
 /// Make a project.
 #[derive(Deserialize, JsonSchema)]
 pub struct Create {
@@ -255,6 +272,7 @@ impl Operation for Create {
             updated_at: now,
         };
         let made = Project::of(&project);
+        let by = principal.label();
         let most = control.config.limits.projects_per_user;
         let written = control
             .store
@@ -263,6 +281,7 @@ impl Operation for Create {
                     return Ok(false);
                 }
                 projects::insert(db, &project)?;
+                record(db, Kind::ProjectCreated, project.id, &by, now)?;
                 Ok(true)
             })
             .await
@@ -348,11 +367,16 @@ impl Operation for Update {
         if let Some(realms) = self.realm_ids {
             project.realms = realms_of_changed(&principal, realms)?;
         }
-        project.updated_at = control.now();
+        let now = control.now();
+        project.updated_at = now;
         let changed = Project::of(&project);
+        let by = principal.label();
         control
             .store
-            .write("change a project", move |db| projects::update(db, &project))
+            .write("change a project", move |db| {
+                projects::update(db, &project)?;
+                record(db, Kind::ProjectUpdated, project.id, &by, now)
+            })
             .await
             .map_err(broken)?;
         Ok(changed)
@@ -426,6 +450,8 @@ impl Operation for Delete {
                     for container in &all {
                         aliases.extend(containers::ask(db, container, &request)?);
                     }
+                    // Before it is gone, with the last of its containers or at once.
+                    record(db, Kind::ProjectDeleted, id, &request.by, now)?;
                     projects::delete(db, id, now)?;
                     Ok((all, aliases))
                 },

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::containers::{going, invalid, no_container, sees};
 use super::proxy_permissions::settled;
@@ -24,6 +25,7 @@ use crate::edge;
 use crate::reconcile::hostname;
 use crate::store::aliases::Filter;
 use crate::store::containers::Owned;
+use crate::store::events::{Kind, News};
 use crate::store::{self, aliases, containers};
 use crate::time::{self, Millis};
 use crate::words;
@@ -391,6 +393,7 @@ impl Operation for Create {
                         .code("LIMIT_REACHED")));
                     }
                     aliases::insert(db, &alias)?;
+                    record(db, Kind::ProxyAliasCreated, &alias, &principal, now)?;
                     Ok(Ok((alias, owned)))
                 },
                 move |made| {
@@ -444,6 +447,24 @@ impl Operation for Get {
     }
 }
 
+fn record(
+    db: &Connection,
+    kind: Kind,
+    alias: &store::aliases::Alias,
+    principal: &Principal,
+    at: Millis,
+) -> rusqlite::Result<()> {
+    let by = principal.label();
+    let facts = json!({ "alias": alias.name, "program": alias.program, "enabled": alias.enabled });
+    let news = News {
+        kind,
+        by: &by,
+        at,
+        facts,
+    };
+    store::events::of_container(db, alias.container, Some(alias.id), &news)
+}
+
 /// Change an alias in one transaction, and have the proxy know before the answer.
 async fn change(
     control: &Control,
@@ -472,6 +493,12 @@ async fn change(
                 }
                 alias.updated_at = now;
                 aliases::update(db, &alias)?;
+                let kind = match (before.enabled, alias.enabled) {
+                    (false, true) => Kind::ProxyAliasEnabled,
+                    (true, false) => Kind::ProxyAliasDisabled,
+                    _ => Kind::ProxyAliasUpdated,
+                };
+                record(db, kind, &alias, &principal, now)?;
                 Ok(Ok((before.name, alias, owned)))
             },
             move |changed| {
@@ -616,7 +643,7 @@ impl Operation for Delete {
 
     async fn run(self, control: Control, call: Call) -> Result<(), Fault> {
         let principal = Principal::who_may(&call, Permission::ProxyAliases)?;
-        let id = self.id.0;
+        let (id, now) = (self.id.0, control.now());
         let publisher = control.clone();
         let gone = control
             .store
@@ -628,6 +655,7 @@ impl Operation for Delete {
                         Err(fault) => return Ok(Err(fault)),
                     };
                     aliases::delete(db, id)?;
+                    record(db, Kind::ProxyAliasDeleted, &alias, &principal, now)?;
                     Ok(Ok(alias.name))
                 },
                 move |gone| {

@@ -30,7 +30,9 @@ use crate::edge;
 use crate::publish::Edge;
 use crate::rules::{Missing, Rules, SCHEMA, Wrong, is_group};
 use crate::store;
+use crate::store::events::{Kind, News};
 use crate::store::rules::{Kept, Owner};
+use crate::time::Millis;
 
 /// How long an answer may wait for the proxy to know of the change.
 const PROXY_PATIENCE: Duration = Duration::from_millis(250);
@@ -418,6 +420,27 @@ pub async fn read<S: Scope>(
         .map_err(broken)?
 }
 
+/// Record that rules changed: whose, and to which version. What they say stays where it is read.
+fn record(
+    db: &Connection,
+    owner: Owner,
+    version: u64,
+    principal: &Principal,
+    at: Millis,
+) -> rusqlite::Result<()> {
+    let by = principal.label();
+    let news = News {
+        kind: Kind::ProxyPermissionsUpdated,
+        by: &by,
+        at,
+        facts: json!({ "version": version }),
+    };
+    match owner {
+        Owner::Container(id) => store::events::of_container(db, id, None, &news),
+        Owner::Project(id) => store::events::of_project(db, id, &news),
+    }
+}
+
 /// What a change leaves behind.
 pub enum Change {
     Rules(Rules),
@@ -460,6 +483,7 @@ pub async fn change<S: Scope, T: Send + 'static>(
                     Change::Nothing => None,
                 };
                 let kept = store::rules::put(db, subject.owner, rules.as_ref(), now)?;
+                record(db, subject.owner, kept.version, &principal, now)?;
                 let edge = match subject.owner {
                     Owner::Container(id) => edge::of_container(db, id, now)?,
                     Owner::Project(_) => Edge::default(),

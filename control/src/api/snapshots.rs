@@ -5,6 +5,7 @@ use routes::Id;
 use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::auth::{Principal, broken};
 use crate::container::{Status, Wants};
 use crate::control::Control;
 use crate::store::containers::{self, Owned};
+use crate::store::events::{Kind, News};
 use crate::store::snapshots::{self, State};
 use crate::store::{self, status_logs};
 use crate::time::{self, DAY};
@@ -486,6 +488,7 @@ impl Operation for SetAlias {
         let principal = Principal::who_may(&call, Permission::ContainersUpdate)?;
         principal.may(Permission::Snapshots)?;
         let alias = self.alias.flatten().map(SnapshotAlias::into_string);
+        let (by, now) = (principal.label(), control.now());
         let (owned, snapshot) = change(&control, &principal, self.id.0, move |db, owned| {
             let id = owned.container.id;
             if owned.container.wants == Wants::Gone {
@@ -501,6 +504,13 @@ impl Operation for SetAlias {
                 return Ok(Err(taken(alias)));
             }
             snapshots::set_alias(db, id, &snapshot.name, alias.as_deref())?;
+            let news = News {
+                kind: Kind::ContainerSnapshotRenamed,
+                by: &by,
+                at: now,
+                facts: json!({ "snapshot": snapshot.name, "alias": alias }),
+            };
+            store::events::of_container(db, id, None, &news)?;
             Ok(Ok(store::snapshots::Snapshot { alias, ..snapshot }))
         })
         .await?;

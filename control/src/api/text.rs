@@ -232,8 +232,10 @@ rule!(
     VariableValue,
     (0, 32_768),
     "",
-    "must not hold a NUL",
-    |text| !text.contains('\0')
+    // pam_env(8) and the shells read them from files of a line each; a value that would be left out
+    // there is refused here.
+    "must be one line without a NUL; encode what has several, in base64 for one",
+    |text| !text.contains(['\0', '\n', '\r'])
 );
 rule!(
     /// `*`, an address, or a network such as 192.0.2.0/24.
@@ -369,6 +371,7 @@ mod tests {
         }
         assert!(fits::<VariableName>(json!("_PATH2")) && !fits::<VariableName>(json!("2PATH")));
         assert!(!fits::<VariableName>(json!("A=B")) && !fits::<VariableValue>(json!("a\0b")));
+        assert!(!fits::<VariableValue>(json!("a\nb")) && !fits::<VariableValue>(json!("a\r\nb")));
         assert!(fits::<SshKey>(json!(
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me@here"
         )));

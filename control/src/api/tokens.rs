@@ -8,14 +8,16 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use kit::{Call, Fault, Operation, Route, Verb};
 use routes::Id;
+use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::text::{AddressRule, IdText, PublicKey, TokenAlias, given};
 use crate::auth::permissions::{Permission, Permissions, Template};
 use crate::auth::{Principal, broken, token};
 use crate::control::Control;
+use crate::store::events::{Kind, News};
 use crate::store::{self, tokens};
 use crate::time::{self, DAY, Millis, SECOND};
 use crate::words;
@@ -341,11 +343,47 @@ fn manages(principal: &Principal, token: &store::tokens::Token) -> bool {
         && (principal.realm.is_none() || principal.realms().see(&token.realms))
 }
 
-async fn save(control: &Control, token: store::tokens::Token) -> Result<AuthToken, Fault> {
+/// Record what happened to a token, without anything secret of it.
+fn record(
+    db: &Connection,
+    kind: Kind,
+    token: &store::tokens::Token,
+    by: &str,
+    at: Millis,
+) -> rusqlite::Result<()> {
+    let facts = json!({
+        "alias": token.alias,
+        "prefix": token.prefix,
+        "created_by_token_id": token.created_by.map(|id| id.to_string()),
+    });
+    let news = News {
+        kind,
+        by,
+        at,
+        facts,
+    };
+    store::events::of_account(db, token.user, token.id, &token.realms, &news)
+}
+
+async fn save(
+    control: &Control,
+    principal: &Principal,
+    token: store::tokens::Token,
+) -> Result<AuthToken, Fault> {
     let about = AuthToken::of(&token);
+    let by = principal.label();
     control
         .store
-        .write("change an auth token", move |db| tokens::update(db, &token))
+        .write("change an auth token", move |db| {
+            let before = tokens::find(db, token.id)?;
+            tokens::update(db, &token)?;
+            let kind = match before.map(|before| before.is_enabled) {
+                Some(true) if !token.is_enabled => Kind::AuthTokenDisabled,
+                Some(false) if token.is_enabled => Kind::AuthTokenEnabled,
+                _ => Kind::AuthTokenUpdated,
+            };
+            record(db, kind, &token, &by, token.updated_at)
+        })
         .await
         .map_err(broken)?;
     Ok(about)
@@ -475,6 +513,7 @@ impl Operation for Create {
         };
         no_more_than(&principal, &token)?;
         let about = AuthToken::of(&token);
+        let by = principal.label();
         let most = control.config.limits.tokens_per_user;
         let written = control
             .store
@@ -483,6 +522,7 @@ impl Operation for Create {
                     return Ok(false);
                 }
                 tokens::insert(db, &token)?;
+                record(db, Kind::AuthTokenCreated, &token, &by, now)?;
                 Ok(true)
             })
             .await
@@ -601,7 +641,7 @@ impl Operation for Update {
         token.is_enabled = self.is_enabled.unwrap_or(token.is_enabled);
         token.updated_at = now;
         no_more_than(&principal, &token)?;
-        save(&control, token).await
+        save(&control, &principal, token).await
     }
 }
 
@@ -621,10 +661,14 @@ impl Operation for Delete {
 
     async fn run(self, control: Control, call: Call) -> Result<(), Fault> {
         let principal = Principal::who_may(&call, Permission::CreateTokens)?;
-        let id = managed(&control, &principal, self.id.0).await?.id;
+        let token = managed(&control, &principal, self.id.0).await?;
+        let (by, now) = (principal.label(), control.now());
         control
             .store
-            .write("delete an auth token", move |db| tokens::delete(db, id))
+            .write("delete an auth token", move |db| {
+                record(db, Kind::AuthTokenDeleted, &token, &by, now)?;
+                tokens::delete(db, token.id)
+            })
             .await
             .map_err(broken)
     }
@@ -658,7 +702,7 @@ impl Operation for AddRealm {
         token.realms = realms(all)?;
         token.updated_at = control.now();
         no_more_than(&principal, &token)?;
-        save(&control, token).await
+        save(&control, &principal, token).await
     }
 }
 
@@ -689,7 +733,7 @@ impl Operation for RemoveRealm {
         }
         token.realms.retain(|realm| *realm != self.realm_id.0);
         token.updated_at = control.now();
-        save(&control, token).await
+        save(&control, &principal, token).await
     }
 }
 

@@ -23,6 +23,9 @@ pub enum Permission {
     ProxyAliases,
     CreateTokens,
     ReadAccount,
+    Events,
+    Monitoring,
+    Kvm,
 }
 
 macro_rules! section {
@@ -208,6 +211,9 @@ impl Permissions {
             Permission::ProxyAliases => self.resources.proxy_aliases,
             Permission::CreateTokens => self.resources.create_tokens,
             Permission::ReadAccount => self.resources.read_account,
+            Permission::Events => self.resources.events,
+            Permission::Monitoring => self.admin.monitoring,
+            Permission::Kvm => containers.features.kvm,
         }
     }
 
@@ -238,6 +244,9 @@ impl Permission {
             Permission::ProxyAliases => "resources.proxy_aliases",
             Permission::CreateTokens => "resources.create_tokens",
             Permission::ReadAccount => "resources.read_account",
+            Permission::Events => "resources.events",
+            Permission::Monitoring => "admin.monitoring",
+            Permission::Kvm => "containers.features.kvm",
         }
     }
 }

@@ -490,6 +490,10 @@ fn failed(act: &'static str) -> impl Fn(std::io::Error) -> RuntimeError {
 
 #[async_trait]
 impl Runtime for Fake {
+    fn has_ramdisks(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &'static str {
         "fake"
     }

@@ -9,6 +9,8 @@
 //! - `/hoody/run`: a small tmpfs of the host for the kit's socket, owned by the machine's root, so
 //!   that the owners of what is in it are users of the machine on the host as well. Nothing the
 //!   machine does there can fill a disk of the host.
+//! - `/ramdisk`, where it is wanted: a tmpfs of the host that outlives its restarts. What its
+//!   programs write there counts as their memory, and is never more than half of their bound.
 //!
 //! Nesting is on, so that sandboxes and containers work inside; they stay within the machine's
 //! user ids. The engine starts no machine by itself: its `/hoody/run` has to be there first.
@@ -56,6 +58,11 @@ const KEYS: &str = "user.hoody.keys";
 /// What a machine may put into the directory it shares with the host.
 const SHARED_BYTES: &str = "1m";
 const SHARED_INODES: &str = "64";
+const KVM: &str = "/dev/kvm";
+/// A disk in memory where the machine's memory has no bound.
+const RAMDISK_BYTES: u64 = 1 << 30;
+/// Bytes of a disk in memory for each file that may be on it: a page.
+const RAMDISK_FILE: u64 = 4096;
 /// User ids of each machine, as the engine hands them out.
 const IDS: u32 = 65_536;
 /// Changes that wait for a slow listener.
@@ -186,6 +193,11 @@ impl Incus {
         self.settings.containers.join(id.to_string())
     }
 
+    /// The machine's disk in memory: beside what is shared, whose names are ids.
+    fn ramdisk(&self, id: Id) -> PathBuf {
+        ramdisk_of(&self.settings, id)
+    }
+
     async fn instance(&self, id: Id) -> Result<Option<Instance>, RestError> {
         match self.rest.get(&format!("instances/{PREFIX}{id}")).await {
             Ok(seen) => serde_json::from_value(seen)
@@ -248,7 +260,7 @@ impl Incus {
         let name = format!("{PREFIX}{}", machine.id);
         let image = machine.image.as_deref().unwrap_or(IMAGE);
         let directory = self.directory(machine.id);
-        std::fs::create_dir_all(&directory).map_err(|error| host(act, &directory, &error))?;
+        self.make_directories(act, machine)?;
         let making = self.making.lock().await;
         let address = self.choose_address(machine.id).await?;
         let body = json!({
@@ -280,10 +292,39 @@ impl Incus {
         self.patch(act, machine.id, made).await
     }
 
+    /// What the machine's devices lead to has to be there before it is.
+    fn make_directories(&self, act: &'static str, machine: &Machine) -> Result<(), RuntimeError> {
+        let directory = self.directory(machine.id);
+        std::fs::create_dir_all(&directory).map_err(|error| host(act, &directory, &error))?;
+        if machine.ramdisk {
+            let ramdisk = self.ramdisk(machine.id);
+            private(&ramdisk).map_err(|error| host(act, &ramdisk, &error))?;
+        }
+        Ok(())
+    }
+
     /// Change a machine's settings.
     async fn patch(&self, act: &'static str, id: Id, body: Value) -> Result<(), RuntimeError> {
         let path = format!("instances/{PREFIX}{id}");
         match self.rest.work(Method::PATCH, &path, body, QUICK).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is(StatusCode::NOT_FOUND) => Err(RuntimeError::NoMachine(id)),
+            Err(error) => Err(failed(act, error)),
+        }
+    }
+
+    /// Give a machine these devices and no others.
+    async fn put_devices(
+        &self,
+        act: &'static str,
+        id: Id,
+        devices: Map<String, Value>,
+    ) -> Result<(), RuntimeError> {
+        let path = format!("instances/{PREFIX}{id}");
+        let seen = self.rest.get(&path).await;
+        let mut whole = seen.map_err(|error| failed(act, error))?;
+        whole["devices"] = devices.into();
+        match self.rest.work(Method::PUT, &path, whole, QUICK).await {
             Ok(_) => Ok(()),
             Err(error) if error.is(StatusCode::NOT_FOUND) => Err(RuntimeError::NoMachine(id)),
             Err(error) => Err(failed(act, error)),
@@ -434,7 +475,31 @@ fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ip
         });
         devices["run"] = json!({ "type": "disk", "source": directory, "path": "/hoody/run" });
     }
+    if machine.ramdisk {
+        let source = ramdisk_of(settings, machine.id);
+        devices["ramdisk"] = json!({ "type": "disk", "source": source, "path": "/ramdisk" });
+    }
+    if machine.kvm {
+        devices["kvm"] = kvm_device();
+    }
     devices
+}
+
+/// For every user of the machine: its root could let them anyway.
+fn kvm_device() -> Value {
+    json!({ "type": "unix-char", "source": KVM, "path": KVM, "mode": "0666" })
+}
+
+fn ramdisk_of(settings: &Settings, id: Id) -> PathBuf {
+    settings
+        .containers
+        .with_file_name("ramdisks")
+        .join(id.to_string())
+}
+
+/// How large a disk in memory is, of a machine with this bound on its memory.
+fn ramdisk_bytes(memory: Option<u64>) -> u64 {
+    memory.map_or(RAMDISK_BYTES, |bytes| bytes / 2)
 }
 
 /// The environment of a machine's programs.
@@ -582,6 +647,11 @@ impl Instance {
         u64::try_from(time.as_nanosecond()).unwrap_or_default()
     }
 
+    /// The bound on its memory, as [`settings_of`] wrote it.
+    fn memory(&self) -> Option<u64> {
+        self.text("limits.memory")?.strip_suffix('B')?.parse().ok()
+    }
+
     fn address(&self) -> Option<Ipv4Addr> {
         self.devices
             .get("eth0")?
@@ -665,6 +735,56 @@ fn share(directory: &Path, owners: Owners) -> Result<(), Errno> {
     rustix::fs::fchown(&opened, Some(root.0), Some(root.1))
 }
 
+/// A directory, and the one above it, that no other user of the host looks into.
+fn private(directory: &Path) -> Result<(), Errno> {
+    let above = directory.parent().unwrap_or(Path::new("/"));
+    for directory in [above, directory] {
+        match rustix::fs::mkdir(directory, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Have a tmpfs there that belongs to the machine's root; one that is there stays with all that is
+/// on it. Called while the machine is off.
+fn keep_in_memory(directory: &Path, owners: Owners, bytes: u64) -> Result<(), Errno> {
+    private(directory)?;
+    if is_mounted(directory)? {
+        return match resize_in_memory(directory, bytes) {
+            // More is on it than would fit.
+            Err(Errno::INVAL) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        };
+    }
+    let options = format!("{},mode=1777", size_in_memory(bytes));
+    let options = std::ffi::CString::new(options).expect("no zero byte in it");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount("tmpfs", directory, "tmpfs", flags, options.as_c_str())?;
+    let opened = open(directory)?;
+    let root = (Uid::from_raw(owners.base), Gid::from_raw(owners.base));
+    rustix::fs::fchown(&opened, Some(root.0), Some(root.1))
+}
+
+fn size_in_memory(bytes: u64) -> String {
+    format!("size={bytes},nr_inodes={}", bytes / RAMDISK_FILE)
+}
+
+fn resize_in_memory(directory: &Path, bytes: u64) -> Result<(), Errno> {
+    match is_mounted(directory) {
+        Ok(true) => {}
+        Ok(false) | Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let options = size_in_memory(bytes);
+    rustix::mount::mount_remount(
+        directory,
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options.as_str(),
+    )
+}
+
 fn open(directory: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     rustix::fs::open(directory, flags, Mode::empty())
@@ -729,6 +849,14 @@ fn changed(event: &str) -> Option<Id> {
 
 #[async_trait]
 impl Runtime for Incus {
+    fn has_kvm(&self) -> bool {
+        Path::new(KVM).exists()
+    }
+
+    fn has_ramdisks(&self) -> bool {
+        true
+    }
+
     fn space(&self) -> Option<u64> {
         self.space
     }
@@ -804,6 +932,11 @@ impl Runtime for Incus {
             });
         }
         self.after_sync(id, &instance).await?;
+        if instance.devices.contains_key("ramdisk") {
+            let ramdisk = self.ramdisk(id);
+            keep_in_memory(&ramdisk, owners, ramdisk_bytes(instance.memory()))
+                .map_err(|error| host("start", &ramdisk, &error))?;
+        }
         if instance.devices.contains_key("run") {
             let directory = self.directory(id);
             share(&directory, owners).map_err(|error| host("start", &directory, &error))?;
@@ -892,6 +1025,9 @@ impl Runtime for Incus {
                 Err(error) => return Err(failed(act, error)),
             }
         }
+        let ramdisk = self.ramdisk(id);
+        unshare(&ramdisk).map_err(|error| host(act, &ramdisk, &error))?;
+        // The last: as long as it is there, something of the machine is.
         let directory = self.directory(id);
         unshare(&directory).map_err(|error| host(act, &directory, &error))
     }
@@ -909,8 +1045,25 @@ impl Runtime for Incus {
             config.entry(key).or_insert_with(|| "".into()); // an empty value removes the key
         }
         config.insert("user.hostname".to_owned(), machine.hostname.clone().into());
+        let ramdisk = self.ramdisk(machine.id);
+        if instance.devices.contains_key("ramdisk")
+            && let Err(error) = resize_in_memory(&ramdisk, ramdisk_bytes(machine.limits.memory))
+        {
+            // More is on it than fits: it shrinks when the host starts it anew.
+            tracing::warn!(container.id = %machine.id, %error, "could not change the size of the disk in memory");
+        }
         let root = root_disk(machine, &self.settings);
-        let body = json!({ "config": config, "devices": { "root": root } });
+        if instance.devices.contains_key("kvm") && !machine.kvm {
+            // A change of some devices leaves the others: one is taken away by naming those that stay.
+            let mut devices = instance.devices.clone();
+            devices.remove("kvm");
+            self.put_devices(act, machine.id, devices).await?;
+        }
+        let mut devices = json!({ "root": root });
+        if machine.kvm {
+            devices["kvm"] = kvm_device();
+        }
+        let body = json!({ "config": config, "devices": devices });
         self.patch(act, machine.id, body).await?;
         for (key, files) in [
             (VARIABLES, variable_files(machine)),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use routes::Id;
 
+use super::events::{self, Kind, News};
 use super::projects::Project;
 use super::snapshots::{self, COLUMNS, Disk};
 use super::status_logs::{self, StatusLog};
@@ -26,6 +27,8 @@ pub struct Container {
     pub image: Option<String>,
     pub kit: bool,
     pub autostart: bool,
+    pub ramdisk: bool,
+    pub kvm: bool,
     pub environment: BTreeMap<String, String>,
     pub ssh_public_key: Option<String>,
     pub comment: Option<String>,
@@ -107,6 +110,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Container> {
         image: row.get("image")?,
         kit: row.get("kit")?,
         autostart: row.get("autostart")?,
+        ramdisk: row.get("ramdisk")?,
+        kvm: row.get("kvm")?,
         environment: super::json(row, "environment")?,
         ssh_public_key: row.get("ssh_public_key")?,
         comment: row.get("comment")?,
@@ -177,9 +182,10 @@ pub fn insert(connection: &Connection, container: &Container) -> rusqlite::Resul
     connection.execute(
         "INSERT INTO containers (id, project_id, name, color, image, kit, autostart, environment,
              ssh_public_key, comment, realm_ids, wants, force, restart_from, version, applied, revision,
-             requested_by, failure, made, status, status_since, incarnation, started_at, created_at, updated_at)
+             requested_by, failure, made, status, status_since, incarnation, started_at, created_at, updated_at,
+             ramdisk, kvm)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
         params![
             container.id.to_string(),
             container.project.to_string(),
@@ -206,7 +212,9 @@ pub fn insert(connection: &Connection, container: &Container) -> rusqlite::Resul
             container.incarnation.cast_signed(),
             container.started_at,
             container.created_at,
-            container.updated_at
+            container.updated_at,
+            container.ramdisk,
+            container.kvm
         ],
     )?;
     log(
@@ -227,6 +235,20 @@ pub(super) fn log(
     at: Millis,
     metadata: Option<Value>,
 ) -> rusqlite::Result<()> {
+    let mut facts = json!({ "status": to.as_str(), "from_status": from.map(Status::as_str) });
+    if let Some(Value::Object(more)) = &metadata {
+        for (key, value) in more {
+            facts[key] = value.clone();
+        }
+    }
+    let done = metadata.as_ref().and_then(|more| more["event"].as_str());
+    let kind = match done {
+        Some("snapshot_created") => Kind::ContainerSnapshotCreated,
+        Some("snapshot_deleted") => Kind::ContainerSnapshotDeleted,
+        Some("snapshot_restored") => Kind::ContainerSnapshotRestored,
+        Some(_) => Kind::ContainerResourceUpdated,
+        None => told_as(to),
+    };
     status_logs::insert(
         connection,
         &StatusLog {
@@ -239,7 +261,27 @@ pub(super) fn log(
             triggered_by: container.requested_by.clone(),
             metadata,
         },
-    )
+    )?;
+    let news = News {
+        kind,
+        by: &container.requested_by,
+        at,
+        facts,
+    };
+    events::of_container(connection, container.id, None, &news)
+}
+
+/// The event that tells of a status. Clients have no word for a pause: it is a change of what the
+/// container takes.
+fn told_as(status: Status) -> Kind {
+    match status {
+        Status::Creating | Status::Copying => Kind::ContainerCreating,
+        Status::Running => Kind::ContainerRunning,
+        Status::Paused => Kind::ContainerResourceUpdated,
+        Status::Stopped => Kind::ContainerStopped,
+        Status::Failed => Kind::ContainerFailed,
+        Status::Deleting => Kind::ContainerDeleting,
+    }
 }
 
 pub fn find(connection: &Connection, id: Id) -> rusqlite::Result<Option<Container>> {
@@ -352,7 +394,8 @@ pub fn update(
 ) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE containers SET name = ?2, color = ?3, autostart = ?4, environment = ?5, ssh_public_key = ?6,
-             comment = ?7, realm_ids = ?8, version = version + ?9, revision = revision + 1, updated_at = ?10
+             comment = ?7, realm_ids = ?8, version = version + ?9, revision = revision + 1, updated_at = ?10,
+             kvm = ?11
          WHERE id = ?1 AND wants <> 'gone'",
         params![
             container.id.to_string(),
@@ -364,9 +407,71 @@ pub fn update(
             container.comment,
             super::to_json(&container.realms),
             machine,
-            container.updated_at
+            container.updated_at,
+            container.kvm
         ],
     )?;
+    Ok(())
+}
+
+/// Record what a user changed of a container, an event for each thing that clients have a word for.
+/// Values of variables are nobody's business here: their names are told.
+pub fn record_change(
+    connection: &Connection,
+    before: &Container,
+    after: &Container,
+    by: &str,
+) -> rusqlite::Result<()> {
+    let mut told: Vec<(Kind, Value)> = Vec::new();
+    if before.name != after.name {
+        let facts = json!({ "old_name": before.name, "name": after.name });
+        told.push((Kind::ContainerRenamed, facts));
+    }
+    match (before.autostart, after.autostart) {
+        (false, true) => told.push((Kind::ContainerAutostartEnabled, json!({}))),
+        (true, false) => told.push((Kind::ContainerAutostartDisabled, json!({}))),
+        _ => {}
+    }
+    match (&before.ssh_public_key, &after.ssh_public_key) {
+        (before, Some(key)) if before.as_ref() != Some(key) => {
+            told.push((Kind::ContainerSshKeyAdded, json!({})));
+        }
+        (Some(_), None) => told.push((Kind::ContainerSshKeyRemoved, json!({}))),
+        _ => {}
+    }
+    let mut fields = Vec::new();
+    for (field, changed) in [
+        ("color", before.color != after.color),
+        ("kvm", before.kvm != after.kvm),
+        ("comment", before.comment != after.comment),
+        ("realm_ids", before.realms != after.realms),
+        ("environment_vars", before.environment != after.environment),
+    ] {
+        if changed {
+            fields.push(field);
+        }
+    }
+    if !fields.is_empty() {
+        let variables: Vec<&String> = before
+            .environment
+            .keys()
+            .chain(after.environment.keys())
+            .filter(|key| before.environment.get(*key) != after.environment.get(*key))
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let facts = json!({ "fields": fields, "variables": variables });
+        told.push((Kind::ContainerResourceUpdated, facts));
+    }
+    for (kind, facts) in told {
+        let news = News {
+            kind,
+            by,
+            at: after.updated_at,
+            facts,
+        };
+        events::of_container(connection, after.id, None, &news)?;
+    }
     Ok(())
 }
 
@@ -547,6 +652,15 @@ pub fn sighted(
 /// Forget a container of which nothing is left, and its project with the last of its containers.
 pub fn purge(connection: &Connection, id: Id, now: Millis) -> rusqlite::Result<()> {
     super::tombstones::insert(connection, id, now)?;
+    if let Some(container) = find(connection, id)?.filter(|row| row.wants == Wants::Gone) {
+        let news = News {
+            kind: Kind::ContainerDeleted,
+            by: &container.requested_by,
+            at: now,
+            facts: json!({ "status": "deleted" }),
+        };
+        events::of_container(connection, id, None, &news)?;
+    }
     connection.execute(
         "DELETE FROM containers WHERE id = ?1 AND wants = 'gone'",
         params![id.to_string()],

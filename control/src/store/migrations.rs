@@ -201,6 +201,29 @@ ALTER TABLE containers ADD COLUMN syncing INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN same_at INTEGER;
 CREATE INDEX containers_by_source ON containers(source_id) WHERE source_id IS NOT NULL;
 ",
+    // 4: what happened; it outlives what it happened to
+    "
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    event_type TEXT NOT NULL,
+    resource_type TEXT NOT NULL,
+    resource_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    project_id TEXT,
+    container_id TEXT,
+    payload TEXT NOT NULL,
+    realm_ids TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX events_by_user ON events(user_id, seq);
+CREATE INDEX events_by_age ON events(created_at);
+",
+    // 4: machines that were made before have neither
+    "
+ALTER TABLE containers ADD COLUMN ramdisk INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE containers ADD COLUMN kvm INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Bring the schema up to date, one step a transaction.

@@ -127,7 +127,7 @@ impl World {
                 feeding.publisher.run(&feed, |_| {}).await;
             }),
         ];
-        let router = control::api(&control).router();
+        let router = control::router(&control);
         Node {
             control,
             router,

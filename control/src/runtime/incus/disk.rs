@@ -137,7 +137,7 @@ impl Incus {
             None => self.flush(source.id).await?,
         }
         let directory = self.directory(machine.id);
-        std::fs::create_dir_all(&directory).map_err(|error| host(act, &directory, &error))?;
+        self.make_directories(act, machine)?;
         let making = self.making.lock().await;
         let address = self.choose_address(machine.id).await?;
         let mut config = configuration(machine, self.network, address);

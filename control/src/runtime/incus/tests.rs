@@ -14,6 +14,8 @@ fn machine() -> Machine {
         ssh_public_key: None,
         kit: true,
         autostart: true,
+        ramdisk: true,
+        kvm: false,
         limits: Limits {
             cpus: Some(2),
             memory: Some(1 << 30),

@@ -1,0 +1,155 @@
+//! What the reconciler is at, for the administrator.
+
+use kit::{Call, Fault, Operation, Route};
+use routes::Id;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::auth::permissions::Permission;
+use crate::auth::{Principal, broken};
+use crate::control::Control;
+use crate::store::containers::{self, Container};
+use crate::tasks;
+use crate::time;
+
+/// What the node is working at, the oldest first: each container that is being brought to where it
+/// should be, and those of all accounts that were given up.
+///
+/// For administrators; a token needs the permission `admin.monitoring`.
+#[derive(Deserialize, JsonSchema)]
+pub struct List {}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Tasks {
+    tasks: Vec<Task>,
+    sweep: Sweep,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Task {
+    container_id: String,
+    container_name: Option<String>,
+    project_id: Option<String>,
+    /// `running`: a step is under way. `waiting`: for the machine, or for the next try. `failed`:
+    /// given up until somebody asks again.
+    state: &'static str,
+    since: String,
+    /// The step under way.
+    step: Option<&'static str>,
+    step_since: Option<String>,
+    /// Failures in a row.
+    failures: u32,
+    last_failure: Option<Failure>,
+    /// When the next try is, where it waits for that.
+    next_try: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Failure {
+    step: Option<&'static str>,
+    reason: String,
+    /// Whether more tries are made.
+    permanent: bool,
+    at: String,
+}
+
+/// The look at everything that the node takes now and then.
+#[derive(Serialize, JsonSchema)]
+struct Sweep {
+    /// Since when one is under way.
+    since: Option<String>,
+    /// When the last one ended.
+    ended_at: Option<String>,
+    /// Why the last one failed.
+    failure: Option<String>,
+}
+
+impl Operation for List {
+    const ROUTE: Route = Route::get("/api/v1/tasks")
+        .named("listTasks")
+        .cli("tasks list");
+    type Service = Control;
+    type Reply = Tasks;
+
+    async fn run(self, control: Control, call: Call) -> Result<Tasks, Fault> {
+        let principal = Principal::who_may(&call, Permission::Monitoring)?;
+        if !principal.user.is_admin {
+            return Err(
+                Fault::forbidden("only administrators see what the node works at")
+                    .code("PERMISSION_DENIED"),
+            );
+        }
+        let under_way = control.tasks.list();
+        let rows = control
+            .store
+            .read("list the containers", containers::all)
+            .await
+            .map_err(broken)?;
+        let row = |id: Id| rows.iter().find(|row| row.id == id);
+        let mut tasks: Vec<Task> = under_way
+            .iter()
+            .map(|task| of(task, row(task.container)))
+            .collect();
+        let listed = |id: Id| under_way.iter().any(|task| task.container == id);
+        tasks.extend(
+            rows.iter()
+                .filter(|row| !listed(row.id))
+                .filter_map(given_up),
+        );
+        let sweep = control.tasks.sweep().clone();
+        Ok(Tasks {
+            tasks,
+            sweep: Sweep {
+                since: sweep.since.map(time::text),
+                ended_at: sweep.ended.map(time::text),
+                failure: sweep.failure,
+            },
+        })
+    }
+}
+
+fn of(task: &tasks::Task, row: Option<&Container>) -> Task {
+    Task {
+        container_id: task.container.to_string(),
+        container_name: row.map(|row| row.name.clone()),
+        project_id: row.map(|row| row.project.to_string()),
+        state: if task.step.is_some() {
+            "running"
+        } else {
+            "waiting"
+        },
+        since: time::text(task.since),
+        step: task.step.map(|(step, _)| step.as_str()),
+        step_since: task.step.map(|(_, at)| time::text(at)),
+        failures: task.failures,
+        last_failure: task.last_failure.as_ref().map(|failure| Failure {
+            step: Some(failure.step.as_str()),
+            reason: failure.reason.clone(),
+            permanent: failure.permanent,
+            at: time::text(failure.at),
+        }),
+        next_try: task.next_try.map(time::text),
+    }
+}
+
+/// A container of which nothing more is tried.
+fn given_up(row: &Container) -> Option<Task> {
+    let reason = row.failure.clone()?;
+    Some(Task {
+        container_id: row.id.to_string(),
+        container_name: Some(row.name.clone()),
+        project_id: Some(row.project.to_string()),
+        state: "failed",
+        since: time::text(row.status_since),
+        step: None,
+        step_since: None,
+        failures: 0,
+        last_failure: Some(Failure {
+            step: None,
+            reason,
+            permanent: true,
+            at: time::text(row.status_since),
+        }),
+        next_try: None,
+    })
+}
