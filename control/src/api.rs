@@ -14,6 +14,7 @@ pub mod images;
 pub mod kvm;
 pub mod manage;
 pub mod meta;
+pub mod notifications;
 pub mod page;
 pub mod projects;
 pub mod proxy_aliases;
@@ -102,6 +103,11 @@ pub fn api(control: &Control) -> Api {
         .op::<events::Cleanup>(control)
         .op::<events::Get>(control)
         .op::<events::Delete>(control)
+        .op::<notifications::List>(control)
+        .op::<notifications::Announce>(control)
+        .op::<notifications::ListPublic>(control)
+        .op::<notifications::MarkAllRead>(control)
+        .op::<notifications::MarkRead>(control)
         // who may reach what, and by which names
         .op::<rules::Get<rules::OfContainer>>(control)
         .op::<rules::Replace<rules::OfContainer>>(control)

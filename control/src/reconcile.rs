@@ -24,7 +24,7 @@ use crate::control::Control;
 use crate::ready;
 use crate::runtime::{Limits, Machine, Observed, Power, RuntimeError};
 use crate::store::containers::{self, Container, Sighting};
-use crate::store::{StoreError, events, snapshots, tombstones};
+use crate::store::{StoreError, events, notifications, snapshots, tombstones};
 use crate::tasks::Failure;
 
 /// A runtime that has not answered a step by then is taken for stuck; the step is tried again.
@@ -282,7 +282,10 @@ impl Reconciler {
         control.publisher.expire(now);
         control
             .store
-            .write("drop old events", move |db| events::expire(db, now))
+            .write("drop old events", move |db| {
+                events::expire(db, now)?;
+                notifications::expire(db, now)
+            })
             .await
             .map_err(|error| chain(&error))?;
         self.remove_orphans(observed).await;

@@ -10,6 +10,7 @@ pub mod events;
 pub mod links;
 pub mod migrations;
 pub mod node;
+pub mod notifications;
 pub mod projects;
 pub mod rules;
 pub mod sessions;

@@ -661,3 +661,88 @@ async fn the_administrator_sees_failures_and_the_next_try() {
     let (_, plain) = token(&me, json!({})).await;
     node.with(&plain).get("/api/v1/tasks").await.refused(403);
 }
+
+#[tokio::test]
+async fn the_inbox_tells_of_failures_and_announcements() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    let realm = Id([0xa; 12]);
+    let (_, elsewhere) = token(&me, json!({ "realm_ids": [Id([0xb; 12]).to_string()] })).await;
+    let mine = me.within(realm);
+    let project = mine.project("demo").await;
+    node.fake
+        .trouble(Act::Create, Moment::Before, Trouble::Permanent, 100);
+    let web = mine.container(&project, "web").await;
+    me.until(&web, "failed").await;
+    let inbox = me.get("/api/v1/notifications/").await.ok();
+    let notice = &inbox[0];
+    assert_eq!(notice["title"], "Container `web` failed", "{inbox:#}");
+    assert_eq!(
+        (&notice["severity"], &notice["type"]),
+        (&json!("ERROR"), &json!("STATUS_UPDATE"))
+    );
+    assert_eq!(notice["is_read"], false);
+    assert_eq!(kinds(&me, "event_type=notification.created").await.len(), 1);
+    // Outside of its realm there is no such notice.
+    let other = node.with(&elsewhere);
+    assert_eq!(other.get("/api/v1/notifications/").await.ok(), json!([]));
+    let read = format!(
+        "/api/v1/notifications/{}/read",
+        notice["id"].as_str().unwrap()
+    );
+    other.put(&read, json!({})).await.refused(404);
+
+    let words = json!({ "title": "Tonight", "message": "The node restarts.", "type": "MAINTENANCE", "severity": "WARNING" });
+    other
+        .post("/api/v1/notifications/", words.clone())
+        .await
+        .refused(403);
+    let announced = me.post("/api/v1/notifications/", words).await.ok();
+    assert_eq!(announced["is_public"], true);
+    for (bad, field) in [
+        (json!({ "title": " ", "message": "x" }), "/title"),
+        (
+            json!({ "title": "x", "message": "x".repeat(4001) }),
+            "/message",
+        ),
+        (
+            json!({ "title": "x", "message": "x", "severity": "LOUD" }),
+            "/severity",
+        ),
+    ] {
+        assert_eq!(
+            me.post("/api/v1/notifications/", bad).await.wrong_field(),
+            field
+        );
+    }
+    let public = other.get("/api/v1/notifications/public").await.ok();
+    assert_eq!(public.as_array().unwrap().len(), 1);
+    assert_eq!(public[0]["title"], "Tonight");
+
+    let marked = me.put(&read, json!({})).await.ok();
+    assert_eq!(marked["is_read"], true);
+    // Read twice is read once: the time stays.
+    assert_eq!(
+        me.put(&read, json!({})).await.ok()["read_at"],
+        marked["read_at"]
+    );
+    assert_eq!(
+        me.put("/api/v1/notifications/read-all", json!({}))
+            .await
+            .ok()["count"],
+        1
+    );
+    assert_eq!(
+        me.put("/api/v1/notifications/read-all", json!({}))
+            .await
+            .ok()["count"],
+        0
+    );
+    me.put(
+        &format!("/api/v1/notifications/{}/read", Id([7; 12])),
+        json!({}),
+    )
+    .await
+    .refused(404);
+}

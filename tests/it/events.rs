@@ -1,5 +1,6 @@
 //! Events: the history, and the stream of it through the proxy.
 
+use control::runtime::fake::{Act, Moment, Trouble};
 use futures::{SinkExt, StreamExt};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -100,5 +101,30 @@ async fn the_administrator_sees_what_is_under_way() {
     let tasks: Value = tasks.expect("an answer").json().await.expect("JSON");
     assert!(tasks["data"]["tasks"].is_array(), "{tasks:#}");
     assert!(tasks["data"]["sweep"]["ended_at"].is_string(), "{tasks:#}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inbox_is_read() {
+    let rig = Rig::start().await;
+    rig.fake
+        .trouble(Act::Create, Moment::Before, Trouble::Permanent, 100);
+    let web = rig.ask("web").await;
+    rig.reached(&web, "failed").await;
+    let all = rig.get("/api/v1/notifications/").await.expect(200).data();
+    assert_eq!(all[0]["title"], "Container `web` failed");
+    let id = all[0]["id"].as_str().expect("an id");
+    let read = format!("/api/v1/notifications/{id}/read");
+    let read = rig.put(&read, json!({})).await.expect(200).data();
+    assert_eq!(read["is_read"], true);
+    let public = rig.get("/api/v1/notifications/public").await.expect(200);
+    assert_eq!(public.data(), json!([]), "it is nobody else's");
+    let read = rig
+        .put("/api/v1/notifications/read-all", json!({}))
+        .await
+        .expect(200);
+    assert_eq!(read.data()["count"], 0);
+    let unknown = "/api/v1/notifications/0123456789abcdef01234567/read";
+    rig.put(unknown, json!({})).await.expect(404);
     rig.stop().await;
 }

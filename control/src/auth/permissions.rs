@@ -26,6 +26,7 @@ pub enum Permission {
     Events,
     Monitoring,
     Kvm,
+    System,
 }
 
 macro_rules! section {
@@ -214,6 +215,7 @@ impl Permissions {
             Permission::Events => self.resources.events,
             Permission::Monitoring => self.admin.monitoring,
             Permission::Kvm => containers.features.kvm,
+            Permission::System => self.admin.system,
         }
     }
 
@@ -247,6 +249,7 @@ impl Permission {
             Permission::Events => "resources.events",
             Permission::Monitoring => "admin.monitoring",
             Permission::Kvm => "containers.features.kvm",
+            Permission::System => "admin.system",
         }
     }
 }

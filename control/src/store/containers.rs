@@ -586,6 +586,7 @@ pub fn give_up(
             now,
             Some(metadata),
         )?;
+        super::notifications::gave_up(connection, container, reason, now)?;
     }
     Ok(())
 }

@@ -219,10 +219,31 @@ CREATE TABLE events (
 CREATE INDEX events_by_user ON events(user_id, seq);
 CREATE INDEX events_by_age ON events(created_at);
 ",
-    // 4: machines that were made before have neither
+    // 5: machines that were made before have neither
     "
 ALTER TABLE containers ADD COLUMN ramdisk INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN kvm INTEGER NOT NULL DEFAULT 0;
+",
+    // 6: what people are told
+    "
+CREATE TABLE notifications (
+    id TEXT PRIMARY KEY,
+    user_id TEXT REFERENCES users(id) ON DELETE CASCADE,
+    title TEXT NOT NULL,
+    message TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    realm_ids TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER
+) STRICT;
+CREATE INDEX notifications_by_user ON notifications(user_id, created_at);
+CREATE TABLE notification_reads (
+    notification_id TEXT NOT NULL REFERENCES notifications(id) ON DELETE CASCADE,
+    reader_id TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    read_at INTEGER NOT NULL,
+    PRIMARY KEY (notification_id, reader_id)
+) STRICT;
 ",
 ];
 

@@ -20,7 +20,7 @@ use super::super::{Machine, Power, RuntimeError, Source};
 use super::rest::{File, RestError};
 use super::{
     CREATE, Incus, Instance, KEYS, MADE, PREFIX, QUICK, VARIABLES, configuration, devices, digest,
-    failed, host, key_files, variable_files,
+    failed, key_files, variable_files,
 };
 
 /// What tells a machine from all others, beside its address: the id of its system, the keys that
