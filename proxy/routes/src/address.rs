@@ -168,14 +168,18 @@ impl Name {
         let bytes = &mut name.bytes[..host.len()];
         bytes.copy_from_slice(host);
         bytes.make_ascii_lowercase();
-        for label in bytes.split(|&byte| byte == b'.') {
+        // Seldom false, and found for all bytes faster than label by label.
+        let spelled = bytes.iter().fold(true, |all, byte| {
+            all & (may_be_in_label(byte) | (*byte == b'.'))
+        });
+        let mut begin = 0;
+        for end in memchr::memchr_iter(b'.', bytes).chain([bytes.len()]) {
+            let label = &bytes[begin..end];
+            begin = end + 1;
             if label.len() > LABEL_BYTES {
                 return Err(Rejection::TooLong);
             }
-            if !label
-                .iter()
-                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-            {
+            if !spelled && !label.iter().all(may_be_in_label) {
                 return Err(Rejection::BadCharacter);
             }
             if label.is_empty() || label.starts_with(b"-") || label.ends_with(b"-") {
@@ -208,6 +212,10 @@ impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Name({self})")
     }
+}
+
+fn may_be_in_label(byte: &u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')
 }
 
 fn port(digits: &[u8]) -> Result<u16, Rejection> {

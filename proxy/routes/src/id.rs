@@ -18,6 +18,17 @@ pub const LENGTH: usize = 24;
 #[error("an id is 24 lower-case hexadecimal digits")]
 pub struct NotAnId;
 
+/// What each byte is worth as a digit; 16 and more where it is none.
+const VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
 impl Id {
     /// Read an id from bytes of text, without allocating.
     pub const fn parse(text: &[u8]) -> Option<Id> {
@@ -25,17 +36,18 @@ impl Id {
             return None;
         }
         let mut id = [0u8; LENGTH / 2];
+        let mut all = 0;
         let mut at = 0;
-        while at < LENGTH {
-            let digit = match text[at] {
-                byte @ b'0'..=b'9' => byte - b'0',
-                byte @ b'a'..=b'f' => byte - b'a' + 10,
-                _ => return None,
-            };
-            id[at / 2] = id[at / 2] << 4 | digit;
+        while at < id.len() {
+            let (high, low) = (
+                VALUES[text[2 * at] as usize],
+                VALUES[text[2 * at + 1] as usize],
+            );
+            id[at] = high << 4 | low;
+            all |= high | low;
             at += 1;
         }
-        Some(Id(id))
+        if all < 16 { Some(Id(id)) } else { None }
     }
 }
 
@@ -68,5 +80,26 @@ impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_a_digit_or_none() {
+        for at in 0..LENGTH {
+            for byte in 0..=u8::MAX {
+                let mut text = *b"0123456789abcdeffedcba98";
+                text[at] = byte;
+                let digit = byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+                let id = Id::parse(&text);
+                assert_eq!(id.is_some(), digit, "{byte} at {at}");
+                if let Some(id) = id {
+                    assert_eq!(id.to_string().as_bytes(), text);
+                }
+            }
+        }
     }
 }
