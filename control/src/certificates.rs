@@ -2,15 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::control::Control;
+use crate::store::notifications;
 use crate::time::{self, DAY, Millis};
 
 /// One that ends within this time is about to: what is renewed at two thirds of its lifetime has
 /// weeks then, and what lives for days is renewed before.
 const EXPIRING: Millis = 7 * DAY;
+/// How often somebody looks whether one is about to end.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// A certificate that there is, or should be.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -55,6 +60,61 @@ impl Told {
             next_renewal: self.renews.map(time::text),
             last_error: self.error,
         }
+    }
+}
+
+/// Look now and then, for as long as this is polled, and tell the administrator of what is about to
+/// end.
+pub async fn watch(control: Control) {
+    loop {
+        if let Err(error) = look(&control).await {
+            tracing::warn!(error, "could not look for certificates that end soon");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Put a notice, and its event, into the administrator's inbox for each certificate that is about to
+/// end; once for each.
+pub async fn look(control: &Control) -> Result<(), String> {
+    let Some(certificates) = control.config.certificates.clone() else {
+        return Ok(());
+    };
+    let now = control.now();
+    let mut listed = tokio::task::spawn_blocking(move || certificates.list(now))
+        .await
+        .map_err(|error| error.to_string())??;
+    listed.retain(|certificate| certificate.expiring);
+    control
+        .store
+        .write("tell of certificates that end soon", move |db| {
+            Ok(notifications::certificates_end(db, &listed, now)?)
+        })
+        .await
+        .map_err(|error| crate::auth::chain(&error))
+}
+
+impl Certificate {
+    /// Which one it is: its names, and until when it is good.
+    pub fn key(&self) -> String {
+        format!("{} {}", self.names.join(" "), self.end())
+    }
+
+    fn end(&self) -> &str {
+        self.not_after.as_deref().unwrap_or("an unknown time")
+    }
+
+    /// What to say of one that is about to end.
+    pub fn warning(&self) -> String {
+        let names = self.names.join(", ");
+        let why = match &self.last_error {
+            Some(error) => format!("its replacement failed: {error}"),
+            None => "it was not replaced in time".to_owned(),
+        };
+        format!(
+            "The certificate for {names} is good until {}; {why}. See `hoody certs list`",
+            self.end()
+        )
     }
 }
 

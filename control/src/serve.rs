@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates;
 use crate::config::Config;
 use crate::control::{Control, OpenError};
 use crate::idle;
@@ -96,6 +97,7 @@ pub async fn serve(
     let working = tokio::spawn(reconcile::run(control.clone()));
     let hearing = tokio::spawn(wake::serve(control.clone(), waited_for));
     let idling = tokio::spawn(idle::run(control.clone()));
+    let watching = tokio::spawn(certificates::watch(control.clone()));
     let feeding = tokio::spawn({
         let control = control.clone();
         async move {
@@ -144,6 +146,7 @@ pub async fn serve(
     feeding.abort();
     hearing.abort();
     idling.abort();
+    watching.abort();
     if let Some(measured) = measured {
         measured.abort();
     }

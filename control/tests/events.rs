@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use control::certificates::{Certificates, Told};
 use control::runtime::fake::{Act, Moment, Trouble};
 use control::store::events::{self, Kind, News};
 use futures::{SinkExt, StreamExt};
@@ -745,4 +747,55 @@ async fn the_inbox_tells_of_failures_and_announcements() {
     )
     .await
     .refused(404);
+}
+
+#[tokio::test]
+async fn the_administrator_is_told_once_of_each_certificate_that_ends_soon() {
+    let day = 24 * 3600 * 1000;
+    let world = World::new().await;
+    let mut config = world.config();
+    let ends = Arc::new(Mutex::new(vec![("a.test", 90), ("b.test", 5)]));
+    let known = ends.clone();
+    config.certificates = Some(Certificates::new(move || {
+        let now = jiff::Timestamp::now().as_millisecond() / day * day;
+        let told = known.lock().unwrap().clone().into_iter();
+        let told = told.map(|(name, days)| Told {
+            names: vec![name.to_owned()],
+            class: "custom".to_owned(),
+            mode: "acme".to_owned(),
+            ends: Some(now + days * day),
+            renews: Some(now - day),
+            error: Some("the directory is away".to_owned()),
+        });
+        Ok(told.collect())
+    }));
+    let node = world.start_with(config).await;
+    let me = node.admin().await;
+    let inbox = async || {
+        control::certificates::look(&node.control).await.unwrap();
+        let inbox = me.get("/api/v1/notifications/").await.ok();
+        let told = inbox.as_array().unwrap().iter();
+        let told = told.map(|notice| notice["message"].as_str().unwrap().to_owned());
+        told.collect::<Vec<_>>()
+    };
+    let told = inbox().await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("b.test") && told[0].contains("directory is away"),
+        "{told:?}"
+    );
+    assert_eq!(inbox().await.len(), 1, "told again");
+    *ends.lock().unwrap() = vec![("a.test", 3), ("b.test", 5)];
+    assert_eq!(inbox().await.len(), 2);
+    let events = me
+        .get("/api/v1/events?event_type=notification.created")
+        .await
+        .ok();
+    let events = events["events"].as_array().unwrap();
+    let of = |name: &str| {
+        events
+            .iter()
+            .any(|event| event["payload"]["certificate"]["names"] == json!([name]))
+    };
+    assert!(of("a.test") && of("b.test"), "{events:#?}");
 }

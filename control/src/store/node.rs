@@ -26,16 +26,19 @@ pub fn identity(connection: &Connection, fresh: Identity) -> rusqlite::Result<Id
 
 /// Note the boot the machine is in; the one seen before, if any.
 pub fn boot(connection: &Connection, now: &str) -> rusqlite::Result<Option<String>> {
-    let before = get(connection, "boot")?;
-    set(connection, "boot", now)?;
-    Ok(before)
+    replace(connection, "boot", now)
 }
 
 /// Note a fact. Returns whether it is another than before.
 pub fn is_news(connection: &Connection, key: &str, now: &str) -> rusqlite::Result<bool> {
+    Ok(replace(connection, key, now)?.as_deref() != Some(now))
+}
+
+/// Note a fact. Returns what it was before.
+pub fn replace(connection: &Connection, key: &str, now: &str) -> rusqlite::Result<Option<String>> {
     let before = get(connection, key)?;
     set(connection, key, now)?;
-    Ok(before.as_deref() != Some(now))
+    Ok(before)
 }
 
 fn first(connection: &Connection, key: &str, fresh: &str) -> rusqlite::Result<String> {

@@ -10,6 +10,8 @@ use routes::Id;
 use super::Realms;
 use super::containers::Container;
 use super::events::{self, Kind as EventKind, News};
+use super::node;
+use crate::certificates::Certificate;
 use crate::time::{DAY, Millis};
 use crate::words;
 
@@ -21,6 +23,8 @@ const ANNOUNCEMENTS: u32 = 200;
 const KEPT: Millis = 30 * DAY;
 /// The longest reason of a failure that a notice repeats.
 const REASON: usize = 500;
+/// Certificates that are told of at once; the list has all.
+const AT_ONCE: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -135,6 +139,47 @@ pub fn gave_up(
     };
     let realms = &notification.realms;
     events::of_account(connection, project.user, notification.id, realms, &news)
+}
+
+/// Tell the administrator of certificates that end soon, once of each.
+pub fn certificates_end(
+    connection: &Connection,
+    expiring: &[Certificate],
+    now: Millis,
+) -> rusqlite::Result<()> {
+    let keys: Vec<String> = expiring.iter().map(Certificate::key).collect();
+    let told = node::replace(connection, "expiring certificates", &super::to_json(&keys))?;
+    let told: Vec<String> = told.map_or_else(Vec::new, |told| {
+        serde_json::from_str(&told).unwrap_or_default()
+    });
+    let Some(administrator) = super::users::administrator(connection)? else {
+        return Ok(());
+    };
+    let news = expiring.iter().zip(&keys);
+    for (certificate, _) in news.filter(|(_, key)| !told.contains(key)).take(AT_ONCE) {
+        let message: String = certificate.warning().chars().take(REASON).collect();
+        let notification = Notification {
+            id: words::id(),
+            user: Some(administrator.id),
+            title: "A certificate is about to end".to_owned(),
+            message,
+            kind: Kind::StatusUpdate,
+            severity: Severity::Warning,
+            realms: Vec::new(),
+            created_at: now,
+            expires_at: Some(now + KEPT),
+            read_at: None,
+        };
+        insert(connection, &notification)?;
+        let news = News {
+            kind: EventKind::NotificationCreated,
+            by: "system",
+            at: now,
+            facts: json!({ "title": notification.title, "certificate": certificate }),
+        };
+        events::of_account(connection, administrator.id, notification.id, &[], &news)?;
+    }
+    Ok(())
 }
 
 /// Whose inbox is looked into.
