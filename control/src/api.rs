@@ -10,10 +10,12 @@ pub mod copies;
 pub mod env;
 pub mod envelope;
 pub mod events;
+pub mod firewall;
 pub mod images;
 pub mod kvm;
 pub mod manage;
 pub mod meta;
+pub mod network;
 pub mod notifications;
 pub mod page;
 pub mod projects;
@@ -108,6 +110,20 @@ pub fn api(control: &Control) -> Api {
         .op::<notifications::ListPublic>(control)
         .op::<notifications::MarkAllRead>(control)
         .op::<notifications::MarkRead>(control)
+        // what they reach over the network
+        .op::<network::Get>(control)
+        .op::<network::Update>(control)
+        .op::<network::Delete>(control)
+        .op::<network::Start>(control)
+        .op::<network::Stop>(control)
+        .op::<firewall::List>(control)
+        .op::<firewall::Reset>(control)
+        .op::<firewall::AddIngress>(control)
+        .op::<firewall::ToggleIngress>(control)
+        .op::<firewall::RemoveIngress>(control)
+        .op::<firewall::AddEgress>(control)
+        .op::<firewall::ToggleEgress>(control)
+        .op::<firewall::RemoveEgress>(control)
         // who may reach what, and by which names
         .op::<rules::Get<rules::OfContainer>>(control)
         .op::<rules::Replace<rules::OfContainer>>(control)

@@ -11,6 +11,7 @@ use crate::config::{self, Config};
 use crate::idle::Used;
 use crate::metrics::Metrics;
 use crate::node::Host;
+use crate::policies::Policies;
 use crate::publish::Publisher;
 use crate::reconcile::Nudges;
 use crate::runtime::Runtime;
@@ -48,6 +49,7 @@ pub struct Parts {
     pub used: Used,
     pub streams: Streams,
     pub tasks: Tasks,
+    pub policies: Policies,
 }
 
 /// Raised when what a runtime writes for all machines alike changes: those that are there are told.
@@ -169,6 +171,7 @@ impl Control {
             used: Used::default(),
             streams: Streams::default(),
             tasks: Tasks::default(),
+            policies: Policies::default(),
             config,
             store,
             runtime,

@@ -3,7 +3,9 @@
 //!
 //! Read in this order: [`config`], [`container`] (what a container should do next, pure),
 //! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
-//! (desired against observed), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
+//! (desired against observed),
+//! [`policies`] (who may reach whom over the network, with [`firewall`], and [`relay`], a process
+//! of its own), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
 //! them), [`publish`] (what the proxy is told), [`wake`] (what it tells), [`idle`] (who sleeps because
 //! of it), [`certificates`] (what visitors are shown), [`auth`] (who is calling), [`api`] (the operations,
 //! a file per noun), [`stream`] (what happens, as it happens), [`provision`] (the first run).
@@ -17,13 +19,16 @@ pub mod certificates;
 pub mod config;
 pub mod container;
 pub mod edge;
+pub mod firewall;
 pub mod idle;
 pub mod metrics;
 pub mod node;
+pub mod policies;
 pub mod provision;
 pub mod publish;
 pub mod ready;
 pub mod reconcile;
+pub mod relay;
 pub mod rules;
 pub mod runtime;
 pub mod secrets;

@@ -26,6 +26,7 @@ pub struct Metrics {
     tasks: IntGaugeVec,
     streams: IntGauge,
     stream_ends: IntCounterVec,
+    pub policies: IntCounterVec,
 }
 
 const HOW: &str = "metrics are declared with valid names";
@@ -66,6 +67,14 @@ impl Metrics {
             &["end"],
         )
         .expect(HOW);
+        let policies = IntCounterVec::new(
+            Opts::new(
+                "hoody_policies_total",
+                "Times that what all containers may reach was brought to the runtime",
+            ),
+            &["end"],
+        )
+        .expect(HOW);
         let published = prometheus::IntCounter::new(
             "hoody_published_total",
             "Changes of the routing table that the proxy has taken",
@@ -94,7 +103,7 @@ impl Metrics {
             &["state"],
         )
         .expect(HOW);
-        let all: [Box<dyn prometheus::core::Collector>; 10] = [
+        let all: [Box<dyn prometheus::core::Collector>; 11] = [
             Box::new(tasks.clone()),
             Box::new(streams.clone()),
             Box::new(stream_ends.clone()),
@@ -105,6 +114,7 @@ impl Metrics {
             Box::new(sweeps.clone()),
             Box::new(published.clone()),
             Box::new(wakes.clone()),
+            Box::new(policies.clone()),
         ];
         for metric in all {
             registry.register(metric).expect(HOW);
@@ -121,6 +131,7 @@ impl Metrics {
             tasks,
             streams,
             stream_ends,
+            policies,
         }
     }
 

@@ -76,6 +76,8 @@ impl Nudges {
 pub async fn run(control: Control) {
     let reconciler = Arc::new(Reconciler::new(control));
     let control = &reconciler.control;
+    // No machine starts before it is known what it may reach.
+    crate::policies::apply(control).await.ok(); // it is tried again by itself
     let mut changes = control.runtime.changes();
     let mut watching = true;
     let mut tasks: JoinSet<()> = JoinSet::new();
@@ -289,6 +291,9 @@ impl Reconciler {
             .await
             .map_err(|error| chain(&error))?;
         self.remove_orphans(observed).await;
+        crate::policies::apply(control)
+            .await
+            .map_err(|error| chain(&error))?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ pub mod fake;
 pub mod incus;
 pub mod local;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use async_trait::async_trait;
 use routes::Id;
 use routes::table::Owners;
 use tokio::sync::broadcast;
+
+use crate::firewall::Filters;
+use crate::relay::Upstream;
 
 /// What a machine is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +52,22 @@ pub struct Limits {
     pub memory: Option<u64>,
     pub disk: Option<u64>,
     pub processes: Option<u32>,
+}
+
+/// What a machine may reach over the network, and what may reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub egress: Egress,
+    pub filters: Filters,
+}
+
+/// How what a machine sends leaves the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Egress {
+    Direct,
+    Blocked,
+    /// TCP and names through a proxy, all else not at all.
+    Proxied(Upstream),
 }
 
 /// What the runtime sees of a machine.
@@ -197,6 +217,21 @@ pub trait Runtime: Send + Sync + 'static {
     /// Make the disk of a machine that is off what its source's is now; it keeps its identity,
     /// and has to be told its settings again by an update.
     async fn sync(&self, machine: &Machine, source: Id) -> Result<(), RuntimeError>;
+
+    /// Whether [`Runtime::enforce`] can do anything.
+    fn keeps_policies(&self) -> bool {
+        false
+    }
+
+    /// Have these policies hold, from the machine's host on, where nobody in it can undo them; each
+    /// machine that is not named is free. A runtime that keeps policies starts no machine before
+    /// it has been told them. Asked again, it repairs what others did to them.
+    async fn enforce(&self, policies: BTreeMap<Id, Policy>) -> Result<(), RuntimeError> {
+        let _ = policies;
+        Err(RuntimeError::Unsupported(
+            "say what a machine may reach over the network",
+        ))
+    }
 
     /// Run a program in it as its root.
     async fn exec(&self, id: Id, argv: &[&str]) -> Result<Ran, RuntimeError>;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use rand::Rng;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
 
 const LENGTH: usize = 32;
@@ -18,6 +19,8 @@ pub struct Secrets {
     pub session: [u8; LENGTH],
     /// Signs what others verify with the public key (Ed25519).
     pub signing: SigningKey,
+    /// Seals what the database keeps of others' secrets (AES-256-GCM).
+    pub sealing: [u8; LENGTH],
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,7 @@ impl Secrets {
         Ok(Secrets {
             session: key(&directory.join("session.key"))?,
             signing: SigningKey::from_bytes(&key(&directory.join("signing.key"))?),
+            sealing: key(&directory.join("sealing.key"))?,
         })
     }
 
@@ -66,7 +70,36 @@ impl Secrets {
         Secrets {
             session: fresh(),
             signing: SigningKey::from_bytes(&fresh()),
+            sealing: fresh(),
         }
+    }
+
+    /// Seal a secret; it opens under the same `label` alone, so that it cannot be moved to another
+    /// place. A nonce of 96 random bits stands before it.
+    pub fn seal(&self, label: &str, secret: &[u8]) -> Vec<u8> {
+        let mut nonce = [0; NONCE_LEN];
+        rand::rng().fill(&mut nonce);
+        let mut sealed = secret.to_vec();
+        let aad = Aad::from(label.as_bytes());
+        self.cipher()
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
+            .expect("secrets are shorter than 64 GiB");
+        [&nonce[..], &sealed].concat()
+    }
+
+    /// The secret that was sealed under this label; none where it was not, or not with this key.
+    pub fn unseal(&self, label: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut bytes = sealed.to_vec();
+        let aad = Aad::from(label.as_bytes());
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let secret = self.cipher().open_in_place(nonce, aad, &mut bytes).ok()?;
+        Some(secret.to_vec())
+    }
+
+    fn cipher(&self) -> LessSafeKey {
+        let key = UnboundKey::new(&AES_256_GCM, &self.sealing).expect("the key has 32 bytes");
+        LessSafeKey::new(key)
     }
 
     /// The name of the signing key: the beginning of the hash of its public half.
@@ -157,5 +190,20 @@ mod tests {
             Secrets::open(directory.path()),
             Err(SecretsError::Length { found: 5, .. })
         ));
+    }
+
+    #[test]
+    fn what_is_sealed_opens_in_its_place_alone() {
+        let secrets = Secrets::passing();
+        let sealed = secrets.seal("here", b"hush");
+        assert_ne!(sealed, secrets.seal("here", b"hush"));
+        assert!(!sealed.windows(4).any(|part| part == b"hush"));
+        assert_eq!(secrets.unseal("here", &sealed).unwrap(), b"hush");
+        assert_eq!(secrets.unseal("there", &sealed), None);
+        assert_eq!(Secrets::passing().unseal("here", &sealed), None);
+        let mut changed = sealed.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        assert_eq!(secrets.unseal("here", &changed), None);
+        assert_eq!(secrets.unseal("here", &sealed[..5]), None);
     }
 }

@@ -7,8 +7,10 @@
 pub mod aliases;
 pub mod containers;
 pub mod events;
+pub mod firewalls;
 pub mod links;
 pub mod migrations;
+pub mod networks;
 pub mod node;
 pub mod notifications;
 pub mod projects;

@@ -5,13 +5,21 @@
 
 #![allow(clippy::unwrap_used)] // a test that panics has failed
 
+mod far;
+
+use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control::runtime::incus::{Incus, Settings};
-use control::runtime::{Limits, Machine, Observed, Power, Runtime, RuntimeError, Source};
+use control::firewall::{Action, Filter, Filters, Kind};
+use control::relay::{self, Credentials, Kind as By, Reach, Upstream};
+use control::runtime::incus::{Incus, RELAY, RELAY_NAMES, Settings};
+use control::runtime::{
+    Egress, Limits, Machine, Observed, Policy, Power, Runtime, RuntimeError, Source,
+};
+use far::Far;
 use routes::Id;
 
 /// Stands in for the kit: a socket that accepts, nothing else.
@@ -54,9 +62,11 @@ impl Rig {
             name,
             containers: directory.path().join("containers"),
             kit: directory.path().join("kit"),
+            relay: directory.path().join("relay.sock"),
         })
         .await
         .unwrap();
+        engine.enforce(BTreeMap::new()).await.unwrap();
         Rig { engine, directory }
     }
 
@@ -870,4 +880,311 @@ async fn kvm_is_given_and_taken_while_it_runs() {
 
 fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Who the far end sees when the machine calls it; nobody where it does not get there.
+async fn seen_as(rig: &Rig, id: Id, far: &Far, port: u16) -> String {
+    let ask = format!(
+        "timeout 2 bash -c 'exec 3<>/dev/tcp/{}/{port} && head -n 1 <&3' 2>/dev/null || echo nobody",
+        far.address
+    );
+    rig.sh(id, &ask).await
+}
+
+/// Send datagrams; the number that arrived.
+async fn datagrams(rig: &Rig, id: Id, far: &Far) -> usize {
+    let before = far.got();
+    let (to, port) = (far.address, far::DATAGRAMS);
+    let send = format!(
+        "for n in 1 2 3; do echo $n > /dev/udp/{to}/{port}; sleep 0.05; done 2>/dev/null; true"
+    );
+    rig.sh(id, &send).await;
+    far.got() - before
+}
+
+async fn resolves(rig: &Rig, id: Id) -> bool {
+    let ask = "timeout 5 getent ahostsv4 only.there.test | head -n 1; true";
+    rig.sh(id, ask).await.starts_with(&far::NAMED.to_string())
+}
+
+fn only(id: Id, egress: Egress) -> BTreeMap<Id, Policy> {
+    let filters = Filters::default();
+    BTreeMap::from([(id, Policy { egress, filters })])
+}
+
+fn through(kind: By, far: &Far, password: &str) -> Egress {
+    Egress::Proxied(Upstream {
+        kind,
+        host: far.address.to_string(),
+        port: match kind {
+            By::Socks5 => far::SOCKS,
+            By::Http => far::CONNECT,
+        },
+        credentials: Some(Credentials {
+            user: far::USER.to_owned(),
+            password: password.to_owned(),
+        }),
+        dns: vec![far.address],
+    })
+}
+
+/// The name of the node's tables.
+fn table() -> String {
+    format!("{}_machines", std::env::var("HOODY_ENGINE").unwrap())
+}
+
+fn nft(words: &str) -> String {
+    let ran = std::process::Command::new("nft")
+        .args(words.split(' '))
+        .output()
+        .unwrap();
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_machine_reaches_nothing_whatever_its_root_does() {
+    let (rig, far) = (Rig::start().await, Far::start());
+    let (machine, other) = (machine(), machine());
+    let (id, free) = (machine.id, other.id);
+    rig.turn_on(&machine).await;
+    let frees = rig.turn_on(&other).await.address.unwrap();
+    assert_eq!(
+        seen_as(&rig, id, &far, far::WHO).await,
+        far.near.to_string()
+    );
+    assert!(datagrams(&rig, id, &far).await > 0);
+    // something that goes on, and something that begins with the machine
+    let (to, ticks, udp) = (far.address, far::TICKS, far::DATAGRAMS);
+    let begin = format!(
+        "systemd-run -q bash -c 'exec 3<>/dev/tcp/{to}/{ticks}; cat <&3 > /root/ticks'
+        printf '%s\n' '[Service]' \"ExecStart=/bin/bash -c 'while :; do echo leak > /dev/udp/{to}/{udp}; sleep 0.01; done'\" Restart=always RestartSec=0 '[Install]' WantedBy=sysinit.target > /etc/systemd/system/leak.service
+        systemctl daemon-reload; systemctl -q enable leak.service
+        until [ -s /root/ticks ]; do sleep 0.05; done"
+    );
+    rig.sh(id, &begin).await;
+
+    rig.engine.enforce(only(id, Egress::Blocked)).await.unwrap();
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, "nobody");
+    assert_eq!(datagrams(&rig, id, &far).await, 0);
+    let ticks = "stat -c %s /root/ticks";
+    let then = rig.sh(id, ticks).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rig.sh(id, ticks).await, then, "what went on ended");
+    assert_eq!(
+        seen_as(&rig, free, &far, far::WHO).await,
+        far.near.to_string()
+    );
+    // names are a way out as well
+    let gateway = rig.engine.network().gateway;
+    let name = format!("printf '\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\1a\\0\\0\\1\\0\\1' > /tmp/q
+        timeout 2 bash -c 'exec 3<>/dev/udp/{gateway}/53; cat /tmp/q >&3; head -c 1 <&3 | wc -c' || echo none");
+    assert_eq!(rig.sh(id, &name).await, "none");
+    assert_eq!(rig.sh(free, &name).await, "1");
+
+    // its root's own filter, and the address and the hardware address of one that may
+    let mac = rig.sh(free, "cat /sys/class/net/eth0/address").await;
+    let attack = format!(
+        "nft flush ruleset 2>/dev/null; iptables -F 2>/dev/null
+        send() {{ python3 -c 'import socket,sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 0))
+s.sendto(b\"x\", (\"{to}\", {udp}))' $1; sleep 0.1; }}
+        ip addr add {frees}/32 dev eth0; send {frees}
+        ip link set eth0 down; ip link set eth0 address {mac}; ip link set eth0 up
+        ip addr add {frees}/20 dev eth0; ip route add default via {gateway}; send {frees}; true"
+    );
+    let before = far.got();
+    rig.sh(id, &format!("{{ {attack} ; }} 2>&1")).await;
+    assert_eq!(far.got(), before);
+
+    // from its first packet on, after a restart
+    rig.engine.kill(id).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    rig.ready(id).await;
+    assert_eq!(
+        rig.sh(id, "systemctl is-active leak.service").await,
+        "active"
+    );
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, "nobody");
+    assert_eq!(far.got(), before);
+    // the leak is one where nothing is held back
+    nft(&format!("flush table inet {}", table()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(far.got() > before, "the test would see it");
+    rig.engine.enforce(only(id, Egress::Blocked)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = far.got();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(far.got(), before, "what somebody undid is repaired");
+
+    let address = rig.see(id).await.address.unwrap().to_string();
+    assert!(nft(&format!("list table inet {}", table())).contains(&address));
+    for machine in [id, free] {
+        rig.engine.delete(machine).await.unwrap();
+        rig.is_gone(machine).await;
+    }
+    let left = nft(&format!("list table inet {}", table()));
+    assert!(!left.contains(&address), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_leaves_by_its_proxy_alone() {
+    let (rig, far) = (Rig::start().await, Far::start());
+    let machine = machine();
+    let id = machine.id;
+    rig.turn_on(&machine).await;
+    let settings = relay::Settings {
+        address: rig.engine.network().gateway,
+        port: RELAY,
+        names: RELAY_NAMES,
+        socket: rig.directory.path().join("relay.sock"),
+        reach: Reach::Beyond,
+    };
+    let serve = || tokio::spawn(relay::serve(settings.clone(), std::future::pending()));
+    let relaying = serve();
+    let proxied = || far.proxied.load(std::sync::atomic::Ordering::SeqCst);
+    let itself = far.address.to_string();
+    for kind in [By::Socks5, By::Http] {
+        let before = proxied();
+        rig.engine
+            .enforce(only(id, through(kind, &far, far::PASSWORD)))
+            .await
+            .unwrap();
+        assert_eq!(seen_as(&rig, id, &far, far::WHO).await, itself, "{kind:?}");
+        assert_eq!(proxied(), before + 1);
+        assert!(resolves(&rig, id).await, "{kind:?}");
+        assert!(proxied() > before + 1, "names go the same way");
+        assert_eq!(datagrams(&rig, id, &far).await, 0, "{kind:?}");
+        let ping = format!("ping -c 1 -W 1 {itself} > /dev/null 2>&1 && echo through; true");
+        assert_eq!(rig.sh(id, &ping).await, "");
+    }
+    // a restart of the machine, a wrong password, and a relay that is away
+    rig.engine.kill(id).await.unwrap();
+    rig.engine.start(id).await.unwrap();
+    rig.ready(id).await;
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, itself);
+    rig.engine
+        .enforce(only(id, through(By::Socks5, &far, "wrong")))
+        .await
+        .unwrap();
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, "");
+    // what a proxy of the host's would be
+    let mut inward = through(By::Socks5, &far, far::PASSWORD);
+    if let Egress::Proxied(upstream) = &mut inward {
+        upstream.host = far.near.to_string();
+    }
+    let trap = std::net::TcpListener::bind((far.near, far::SOCKS)).unwrap();
+    trap.set_nonblocking(true).unwrap();
+    rig.engine.enforce(only(id, inward)).await.unwrap();
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, "");
+    assert!(trap.accept().is_err(), "the host is no proxy");
+
+    rig.engine
+        .enforce(only(id, through(By::Socks5, &far, far::PASSWORD)))
+        .await
+        .unwrap();
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, itself);
+    relaying.abort();
+    relaying.await.ok();
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, "nobody");
+    assert_eq!(datagrams(&rig, id, &far).await, 0);
+    let relaying = serve();
+    let begun = Instant::now();
+    while seen_as(&rig, id, &far, far::WHO).await != itself {
+        assert!(begun.elapsed() < READY, "it is told again");
+    }
+
+    rig.engine.enforce(BTreeMap::new()).await.unwrap();
+    assert_eq!(
+        seen_as(&rig, id, &far, far::WHO).await,
+        far.near.to_string()
+    );
+    assert!(datagrams(&rig, id, &far).await > 0);
+    // nobody else uses the relay
+    let address = rig.engine.network().gateway;
+    let ask = format!(
+        "timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{RELAY}' 2>/dev/null && echo open || echo shut"
+    );
+    assert_eq!(rig.sh(id, &ask).await, "shut");
+    relaying.abort();
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_rule_that_fits_decides() {
+    let (rig, far) = (Rig::start().await, Far::start());
+    let machine = machine();
+    let id = machine.id;
+    let address = rig.turn_on(&machine).await.address.unwrap();
+    let tcp = |action, port: u16, peers: Vec<ipnet::Ipv4Net>| Filter {
+        action,
+        kind: Kind::Tcp {
+            from: vec![],
+            to: vec![port..=port],
+        },
+        peers,
+    };
+    let enforce = async |filters: Filters| {
+        let egress = Egress::Direct;
+        let policies = BTreeMap::from([(id, Policy { egress, filters })]);
+        rig.engine.enforce(policies).await.unwrap();
+    };
+    let (net, near) = (far.address.into(), far.near.to_string());
+    enforce(Filters {
+        egress: vec![
+            tcp(Action::Allow, far::WHO, vec![net]),
+            tcp(Action::Drop, far::WHO, vec![]),
+            tcp(Action::Drop, far::TICKS, vec![net]),
+        ],
+        ingress: vec![],
+    })
+    .await;
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, near);
+    assert_eq!(seen_as(&rig, id, &far, far::TICKS).await, "nobody");
+    assert!(datagrams(&rig, id, &far).await > 0);
+    enforce(Filters {
+        egress: vec![
+            tcp(Action::Drop, far::WHO, vec![]),
+            tcp(Action::Allow, far::WHO, vec![net]),
+            tcp(Action::Reject, far::TICKS, vec![net]),
+        ],
+        ingress: vec![],
+    })
+    .await;
+    assert_eq!(seen_as(&rig, id, &far, far::WHO).await, "nobody");
+    let ask = format!(
+        "timeout 5 bash -c 'exec 3<>/dev/tcp/{}/{}' 2>&1; true",
+        far.address,
+        far::TICKS
+    );
+    let said = rig.sh(id, &ask).await;
+    assert!(said.contains("refused"), "{said}");
+
+    let serve = "systemd-run -q python3 -c 'import socket
+s = socket.create_server((\"\", 8000))
+while True: s.accept()[0].close()'; until grep -q 1F40 /proc/net/tcp; do sleep 0.05; done";
+    rig.sh(id, serve).await;
+    let reached = || {
+        let patience = Duration::from_secs(1);
+        std::net::TcpStream::connect_timeout(&(address, 8000).into(), patience).is_ok()
+    };
+    assert!(reached());
+    let from = rig.engine.network().gateway.into();
+    enforce(Filters {
+        ingress: vec![tcp(Action::Drop, 8000, vec![from])],
+        egress: vec![],
+    })
+    .await;
+    assert!(!reached());
+    assert_eq!(
+        seen_as(&rig, id, &far, far::WHO).await,
+        near,
+        "answers come in"
+    );
+    // blocked on its way out, it still answers
+    rig.engine.enforce(only(id, Egress::Blocked)).await.unwrap();
+    assert!(reached());
+    rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
 }

@@ -190,6 +190,7 @@ make_project() {
 
 # What containers reach of the host itself: names, the proxy, and answers to what the host asked.
 # They do not reach link-local addresses beyond it, where clouds keep credentials of the host.
+# What was turned over to the relay (table ${name}_machines, which control writes) reaches it.
 # Nothing is forwarded to them but answers: not from one another, not from another node's containers
 # on this machine, not from the networks that the host is on.
 make_guard() {
@@ -204,6 +205,7 @@ table inet $guard {
     udp dport 53 accept
     tcp dport { 53, $ports } accept
     icmp type echo-request accept
+    ct status dnat accept
     drop
   }
   chain forward {
@@ -275,6 +277,8 @@ purge() {
     rmdir "$state/pool" 2>/dev/null || true # an empty subvolume, where the pool was one
   fi
   nft delete table inet "$guard" 2>/dev/null || true
+  nft delete table inet "${name}_machines" 2>/dev/null || true
+  nft delete table bridge "${name}_machines" 2>/dev/null || true
   if [ -d "$state/containers" ]; then
     local mounted
     while mounted="$(awk -v below="$state/containers/" 'index($2, below) == 1 {print $2; exit}' /proc/self/mounts)"; [ -n "$mounted" ]; do

@@ -97,6 +97,11 @@ const ROLES: &[Role] = &[
         run: node::run_control,
     },
     Role {
+        name: "relay",
+        command: node::relay_command,
+        run: node::run_relay,
+    },
+    Role {
         name: "proxy",
         command: node::proxy_command,
         run: node::run_proxy,

@@ -1,9 +1,9 @@
-//! The processes of a node: a supervisor, and under it control and the proxy.
+//! The processes of a node: a supervisor, and under it control, the proxy and the relay.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,18 @@ use crate::{certs, dns, engine, files, ports};
 /// The name of the supervisor in files and logs.
 pub const NODE: &str = "node";
 /// What it supervises, in the order of their start: the proxy goes last and ends first, so that
-/// requests under way still find control.
-pub const ROLES: [&str; 2] = ["control", "proxy"];
+/// requests under way still find control; the relay, by which containers leave that are to leave by
+/// a proxy, goes on while control is started anew.
+pub const ROLES: [&str; 3] = [RELAY, "control", "proxy"];
+const RELAY: &str = "relay";
+
+/// Those that a node has: without networks of containers there is nothing to relay.
+pub fn roles(config: &Config) -> impl Iterator<Item = &'static str> + use<> {
+    let relays = config.runtime == Runtime::Incus;
+    ROLES
+        .into_iter()
+        .filter(move |role| relays || *role != RELAY)
+}
 
 /// How long the proxy waits for the bridge on which containers reach it before it serves without.
 const BRIDGE: Duration = Duration::from_secs(10);
@@ -38,7 +48,7 @@ const BRIDGE_POLL: Duration = Duration::from_secs(2);
 
 pub fn command() -> Command {
     config::options(Command::new(NODE).about(
-        "Run this machine's node in the foreground: the supervisor of control and the proxy",
+        "Run this machine's node in the foreground: the supervisor of control, the proxy and the relay",
     ))
     .arg(
         Arg::new("detached")
@@ -60,6 +70,13 @@ pub fn proxy_command() -> Command {
     role(
         "proxy",
         "Run the proxy alone; `hoody node` does so by itself",
+    )
+}
+
+pub fn relay_command() -> Command {
+    role(
+        RELAY,
+        "Run the relay of containers that leave by a proxy alone; `hoody node` does so by itself",
     )
 }
 
@@ -116,7 +133,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     own.write(&state.pid(NODE))?;
     info!("node {} of {} starts", config.node, config.domain);
     let (renew, renewed) = watch::channel(0u64);
-    let programs = ROLES.map(|name| Program {
+    let programs = roles(&config).map(|name| Program {
         name,
         path: program.clone(),
         arguments: vec![
@@ -138,7 +155,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let (want, wanted) = watch::channel(Want::Run);
         tokio::spawn(listen_for_signals(want, renew)?);
-        supervise(programs.into(), Pace::default(), wanted).await;
+        supervise(programs.collect(), Pace::default(), wanted).await;
         anyhow::Ok(())
     })?;
     info!("node {} ended", config.node);
@@ -215,10 +232,51 @@ pub async fn machines(config: &Config, state: &State) -> anyhow::Result<Arc<dyn 
                 name: config.engine_name.clone(),
                 containers: state.root().join("containers"),
                 kit: state.kit(),
+                relay: relay_socket(state),
             };
             Ok(Incus::connect(settings).await?)
         }
     }
+}
+
+fn relay_socket(state: &State) -> PathBuf {
+    state.root().join("run").join("relay.sock")
+}
+
+/// Run the relay until it is told to end.
+pub fn run_relay(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    use control::relay::{Reach, Settings, serve};
+    use control::runtime::incus::{RELAY, RELAY_NAMES};
+    let (config, state) = prepare(matches)?;
+    let socket = relay_socket(&state);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let told = told_to_end()?;
+        tokio::pin!(told);
+        let address = async {
+            loop {
+                if let Some(IpAddr::V4(address)) = gateway(&config) {
+                    return address;
+                }
+                tokio::time::sleep(BRIDGE_POLL).await;
+            }
+        };
+        let address = tokio::select! {
+            address = address => address,
+            () = &mut told => return Ok(ExitCode::SUCCESS),
+        };
+        let settings = Settings {
+            address,
+            port: RELAY,
+            names: RELAY_NAMES,
+            socket,
+            reach: Reach::Beyond,
+        };
+        serve(settings, told).await?;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Run the proxy until it is told to end.
@@ -266,14 +324,14 @@ pub fn run_proxy(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 /// Where containers reach this machine, if it is an address of its own.
-pub fn gateway(config: &Config) -> Option<std::net::IpAddr> {
+pub fn gateway(config: &Config) -> Option<IpAddr> {
     match config.runtime {
         Runtime::Incus => engine::gateway(config),
         Runtime::Local => None,
     }
 }
 
-async fn wait_for_gateway(config: &Config) -> Option<std::net::IpAddr> {
+async fn wait_for_gateway(config: &Config) -> Option<IpAddr> {
     if !needs_bridge(config) {
         return None;
     }

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 
 use crate::config::{self, Config, Runtime};
 use crate::engine;
-use crate::node::{NODE, ROLES};
+use crate::node::{self, NODE};
 use crate::process::Process;
 use crate::state::State;
 
@@ -21,7 +21,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let config = Config::load(matches)?;
     let state = State::open(&config.state)?;
     let mut up = true;
-    for role in [NODE].into_iter().chain(ROLES) {
+    for role in [NODE].into_iter().chain(node::roles(&config)) {
         match Process::read(&state.pid(role)).filter(Process::is_alive) {
             Some(process) => println!(
                 "{role:<9}process {}, log {}",

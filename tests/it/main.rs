@@ -16,6 +16,7 @@ mod files;
 mod files_root;
 mod logs;
 mod mcp;
+mod network;
 mod node;
 mod projects;
 mod proxy;

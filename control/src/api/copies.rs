@@ -14,6 +14,7 @@ use crate::auth::permissions::Permission;
 use crate::container::{Status, Wants};
 use crate::control::Control;
 use crate::edge;
+use crate::policies;
 use crate::runtime::Source;
 use crate::store::rules::Owner;
 use crate::store::{self, Realms, containers, snapshots};
@@ -24,7 +25,8 @@ use crate::words;
 /// The answer comes at once with `status: copying`; the copy is `stopped` when it is made, so that
 /// what runs in its source does not run twice before somebody wants it to. It is a computer of its
 /// own: another id, address, URLs, system id and SSH host keys. Environment, comment, colour and the
-/// rules of the proxy come along; snapshots, aliases, links and the SSH key do not. The source may
+/// rules of the proxy come along, and so do those of its firewall and its network unless it is said
+/// otherwise; snapshots, aliases, links and the SSH key do not. The source may
 /// run, and goes on undisturbed.
 #[derive(Deserialize, JsonSchema)]
 pub struct Copy {
@@ -39,13 +41,11 @@ pub struct Copy {
     ssh_public_key: Option<SshKey>,
     /// A snapshot of the source to make it from, by its name or alias.
     source_snapshot: Option<String>,
-    /// Whether rules of a firewall come along; there are none on this node.
-    #[expect(dead_code, reason = "nothing to copy yet")]
-    #[serde(default)]
+    /// Whether the rules of the firewall come along.
+    #[serde(default = "yes")]
     copy_firewall_rules: bool,
-    /// Whether network settings come along; there are none on this node.
-    #[expect(dead_code, reason = "nothing to copy yet")]
-    #[serde(default)]
+    /// Whether what is said about the network comes along, a proxy's credentials with it.
+    #[serde(default = "yes")]
     copy_network_rules: bool,
     /// Virtual machines inside; this node does not offer them.
     #[serde(default)]
@@ -53,6 +53,10 @@ pub struct Copy {
     /// The same as `kvm`.
     #[serde(default)]
     dev_kvm: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Operation for Copy {
@@ -114,6 +118,8 @@ impl Operation for Copy {
             named: named.is_some(),
             of_node: control.config.limits.containers_per_node,
         };
+        let (firewall, network) = (self.copy_firewall_rules, self.copy_network_rules);
+        let secrets = control.secrets.clone();
         let (asked, name, publisher) = (
             self.source_snapshot,
             new.container.name.clone(),
@@ -150,6 +156,12 @@ impl Operation for Copy {
                     };
                     let copy = owned.container.id;
                     snapshots::copy_of(db, copy, &Source { id, snapshot })?;
+                    if firewall {
+                        store::firewalls::put(db, copy, &store::firewalls::find(db, id)?, now)?;
+                    }
+                    if network {
+                        policies::copy_network(db, &secrets, id, copy)?;
+                    }
                     let rules = store::rules::find(db, Owner::Container(id))?.rules;
                     let edge = match &rules {
                         Some(rules) => {
@@ -172,6 +184,8 @@ impl Operation for Copy {
             .await
             .map_err(broken)?;
         let (owned, _) = written?;
+        // Known before the copy is made, let alone started; tried again by itself where it fails.
+        policies::apply(&control).await.ok();
         control.nudges.nudge(owned.container.id);
         show(&control, owned, false).await
     }

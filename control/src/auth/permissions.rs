@@ -27,6 +27,9 @@ pub enum Permission {
     Monitoring,
     Kvm,
     System,
+    Networking,
+    Firewalls,
+    StorageShares,
 }
 
 macro_rules! section {
@@ -216,6 +219,9 @@ impl Permissions {
             Permission::Monitoring => self.admin.monitoring,
             Permission::Kvm => containers.features.kvm,
             Permission::System => self.admin.system,
+            Permission::Networking => containers.features.networking,
+            Permission::Firewalls => self.resources.firewalls,
+            Permission::StorageShares => self.resources.storage_shares,
         }
     }
 
@@ -250,6 +256,9 @@ impl Permission {
             Permission::Monitoring => "admin.monitoring",
             Permission::Kvm => "containers.features.kvm",
             Permission::System => "admin.system",
+            Permission::Networking => "containers.features.networking",
+            Permission::Firewalls => "resources.firewalls",
+            Permission::StorageShares => "resources.storage_shares",
         }
     }
 }

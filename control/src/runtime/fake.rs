@@ -16,7 +16,7 @@ use routes::table::{KIT_SOCKET, Owners};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 
-use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Source, Usage};
+use super::{Image, Machine, Observed, Policy, Power, Ran, Runtime, RuntimeError, Source, Usage};
 
 /// Serves the kit of a container on [`KIT_SOCKET`] in the directory until it is aborted.
 pub type Serve = Arc<dyn Fn(Id, PathBuf) -> AbortHandle + Send + Sync>;
@@ -116,6 +116,7 @@ struct World {
     faults: Mutex<Vec<Fault>>,
     /// Everything that was asked, in order.
     asked: Mutex<Vec<(Act, Id)>>,
+    policies: Mutex<BTreeMap<Id, Policy>>,
     hung: watch::Sender<u32>,
     identities: AtomicU64,
     changes: broadcast::Sender<Id>,
@@ -177,6 +178,7 @@ impl Fake {
                 machines: Mutex::default(),
                 faults: Mutex::default(),
                 asked: Mutex::default(),
+                policies: Mutex::default(),
                 hung: watch::Sender::new(0),
                 identities: AtomicU64::new(1),
                 changes: broadcast::Sender::new(CHANGES),
@@ -278,6 +280,15 @@ impl Fake {
             }
         }
         self.world.changes.send(id).ok();
+    }
+
+    /// What the runtime was last told a machine may reach.
+    pub fn policy(&self, id: Id) -> Option<Policy> {
+        let policies = self.world.policies.lock();
+        policies
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
     }
 
     /// What the runtime was last told a machine is.
@@ -698,6 +709,20 @@ impl Runtime for Fake {
             Ok(())
         })?;
         self.moment(Act::Sync, Moment::After).await
+    }
+
+    fn keeps_policies(&self) -> bool {
+        true
+    }
+
+    async fn enforce(&self, policies: BTreeMap<Id, Policy>) -> Result<(), RuntimeError> {
+        let mut kept = self
+            .world
+            .policies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *kept = policies;
+        Ok(())
     }
 
     async fn exec(&self, _id: Id, _argv: &[&str]) -> Result<Ran, RuntimeError> {

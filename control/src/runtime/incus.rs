@@ -12,14 +12,19 @@
 //! - `/ramdisk`, where it is wanted: a tmpfs of the host that outlives its restarts. What its
 //!   programs write there counts as their memory, and is never more than half of their bound.
 //!
+//! What machines reach over the network is settled on the host's side of their ports, before they
+//! start: [`wires`] and [`filter`].
+//!
 //! Nesting is on, so that sandboxes and containers work inside; they stay within the machine's
 //! user ids. The engine starts no machine by itself: its `/hoody/run` has to be there first.
 
 mod disk;
+mod filter;
 mod freezer;
 mod rest;
+mod wires;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -39,10 +44,13 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, broadcast};
 
-use super::{Image, Machine, Observed, Power, Ran, Runtime, RuntimeError, Source, Usage};
+use super::{Image, Machine, Observed, Policy, Power, Ran, Runtime, RuntimeError, Source, Usage};
 use crate::ready;
+use filter::mac;
+pub use filter::{RELAY, RELAY_NAMES};
 use freezer::Freezer;
 use rest::{File, Rest, RestError};
+use wires::{Place, Wires};
 
 /// What an instance is called before its id.
 const PREFIX: &str = "c-";
@@ -86,6 +94,8 @@ pub struct Settings {
     pub containers: PathBuf,
     /// The read-only tree that every machine sees at `/opt/hoody`.
     pub kit: PathBuf,
+    /// The socket of the relay (see [`crate::relay`]).
+    pub relay: PathBuf,
 }
 
 /// Why the engine cannot be used.
@@ -107,6 +117,7 @@ pub enum ConnectError {
 pub struct Incus {
     settings: Settings,
     rest: Rest,
+    wires: Wires,
     network: Network,
     /// Bytes of the pool that the disks of all machines are in.
     space: Option<u64>,
@@ -169,6 +180,7 @@ impl Incus {
         let pool = everywhere.get(&pool).await.map_err(ConnectError::Engine)?;
         let changes = broadcast::Sender::new(CHANGES);
         let incus = Arc::new(Incus {
+            wires: Wires::new(&settings.name, settings.relay.clone()),
             settings,
             rest,
             network,
@@ -386,13 +398,6 @@ impl Network {
     }
 }
 
-/// A MAC address that belongs to an address: whoever has the one next has the other too, so no
-/// neighbour table goes stale.
-fn mac(address: Ipv4Addr) -> String {
-    let [a, b, c, d] = address.octets();
-    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}") // locally administered
-}
-
 fn configuration(machine: &Machine, network: Network, address: Ipv4Addr) -> Map<String, Value> {
     let mut config = settings_of(machine);
     let gateway = network.gateway;
@@ -464,6 +469,7 @@ fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ip
             "network": format!("{}0", settings.name),
             "ipv4.address": address.to_string(),
             "hwaddr": mac(address),
+            "host_name": filter::interface(address),
             "security.mac_filtering": "true",
             "security.ipv4_filtering": "true",
             "security.port_isolation": "true",
@@ -650,6 +656,22 @@ impl Instance {
     /// The bound on its memory, as [`settings_of`] wrote it.
     fn memory(&self) -> Option<u64> {
         self.text("limits.memory")?.strip_suffix('B')?.parse().ok()
+    }
+
+    /// Its end on the host, by the name that it has or will have.
+    fn place(&self) -> Option<Place> {
+        let address = self.address()?;
+        let named = self.devices.get("eth0")?.get("host_name");
+        let interface = named
+            .and_then(Value::as_str)
+            .or_else(|| self.text("volatile.eth0.host_name"));
+        Some(match interface {
+            Some(interface) => Place {
+                interface: interface.to_owned(),
+                address,
+            },
+            None => Place::of(address),
+        })
     }
 
     fn address(&self) -> Option<Ipv4Addr> {
@@ -941,6 +963,16 @@ impl Runtime for Incus {
             let directory = self.directory(id);
             share(&directory, owners).map_err(|error| host("start", &directory, &error))?;
         }
+        if let Some(address) = instance.address() {
+            let place = Place::of(address);
+            if instance.place().as_ref() != Some(&place) {
+                let mut port = instance.devices["eth0"].clone();
+                port["host_name"] = place.interface.clone().into();
+                let body = json!({ "devices": { "eth0": port } });
+                self.patch("start", id, body).await?;
+            }
+            self.wires.admit(id, place).await?;
+        }
         self.turn(
             "start",
             id,
@@ -1025,11 +1057,28 @@ impl Runtime for Incus {
                 Err(error) => return Err(failed(act, error)),
             }
         }
+        self.wires.forget(id).await?;
         let ramdisk = self.ramdisk(id);
         unshare(&ramdisk).map_err(|error| host(act, &ramdisk, &error))?;
         // The last: as long as it is there, something of the machine is.
         let directory = self.directory(id);
         unshare(&directory).map_err(|error| host(act, &directory, &error))
+    }
+
+    fn keeps_policies(&self) -> bool {
+        true
+    }
+
+    async fn enforce(&self, policies: BTreeMap<Id, Policy>) -> Result<(), RuntimeError> {
+        let places = async {
+            let instances = self
+                .instances()
+                .await
+                .map_err(|error| failed("set up the network", error))?;
+            let place = |instance: &Instance| Some((instance.id()?, instance.place()?));
+            Ok(instances.iter().filter_map(place).collect())
+        };
+        self.wires.enforce(policies, places).await
     }
 
     async fn update(&self, machine: &Machine) -> Result<(), RuntimeError> {

@@ -243,6 +243,28 @@ CREATE TABLE notification_reads (
     reader_id TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
     read_at INTEGER NOT NULL,
     PRIMARY KEY (notification_id, reader_id)
+",
+    // 7
+    "
+CREATE TABLE networks (
+    container_id TEXT PRIMARY KEY REFERENCES containers(id) ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    host TEXT,
+    port INTEGER,
+    credentials BLOB,
+    dns_servers TEXT NOT NULL,
+    country TEXT,
+    city TEXT,
+    region TEXT,
+    comment TEXT,
+    enabled INTEGER NOT NULL,
+    configured_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE firewalls (
+    container_id TEXT PRIMARY KEY REFERENCES containers(id) ON DELETE CASCADE,
+    rules TEXT NOT NULL,
+    updated_at INTEGER NOT NULL
 ) STRICT;
 ",
 ];

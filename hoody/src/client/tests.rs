@@ -818,3 +818,25 @@ fn a_header_is_an_option_like_others() {
     );
     assert_eq!(body(request.payload), json!({ "default": "deny" }));
 }
+
+#[test]
+fn what_people_type_is_understood() {
+    let hoody = Command::new("hoody").subcommands(super::commands());
+    for line in [
+        "network get -c web",
+        "network update --container web --type socks5 --proxy socks5://user:pass@host:1080",
+        "network update -c web --type block",
+        "network stop -c web",
+        "network start -c web",
+        "network delete -c web",
+        "firewall list -c web",
+        "firewall reset -c web",
+        "firewall egress create -c web --action drop --protocol tcp --description mail --destination-port 25",
+        "firewall ingress toggle -c web --state disabled --protocol tcp",
+        "firewall egress delete -c web --all",
+    ] {
+        let words = ["hoody"].into_iter().chain(line.split(' '));
+        let read = hoody.clone().try_get_matches_from(words);
+        assert!(read.is_ok(), "{line}: {}", read.unwrap_err());
+    }
+}

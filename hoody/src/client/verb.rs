@@ -306,8 +306,10 @@ fn spread(mut verb: Verb) -> Vec<Verb> {
         }
         return vec![verb];
     }
-    if verb.words.first().is_some_and(|word| word == "snapshots") {
-        return of_snapshots(verb);
+    match verb.words.first().map(String::as_str) {
+        Some("snapshots") => return of_snapshots(verb),
+        Some("network" | "firewall") => return vec![of_a_container(verb)],
+        _ => {}
     }
     if !verb.is(&["containers", "manage"]) {
         return vec![verb];
@@ -336,6 +338,16 @@ fn spread(mut verb: Verb) -> Vec<Verb> {
     let mut verbs: Vec<Verb> = short.collect();
     verbs.push(verb);
     verbs
+}
+
+/// Commands of what a container has, whose name says nothing of it, name it by a flag.
+fn of_a_container(mut verb: Verb) -> Verb {
+    let mut path = verb.parameters.iter_mut();
+    if let Some(container) = path.find(|it| it.place == Place::Path && it.name == "id") {
+        container.flag = Some("container".to_owned());
+        container.about = "Container: its id or name".to_owned();
+    }
+    verb
 }
 
 /// Commands of snapshots name the container, and the snapshot, by flags; `update-alias` is also

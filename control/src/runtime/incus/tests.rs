@@ -76,6 +76,7 @@ fn a_machine_is_unprivileged_and_apart() {
         name: "hoody".into(),
         containers: "/c".into(),
         kit: "/k".into(),
+        relay: "/state/run/relay.sock".into(),
     };
     let devices = devices(
         &machine(),
