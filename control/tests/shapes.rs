@@ -194,6 +194,35 @@ impl Checked<'_> {
         self.ask("DELETE", &one, Value::Null).await;
     }
 
+    /// Every operation on networks and firewalls.
+    async fn network(&mut self, container: &str) {
+        let network = format!("{container}/network");
+        let proxy = json!({ "type": "socks5", "proxy": "socks5://me:hush@proxy.test:1080" });
+        self.get(&network).await;
+        self.ask("PUT", &network, proxy).await;
+        self.get(&network).await;
+        for operation in ["stop", "start"] {
+            self.ask("POST", &format!("{network}/{operation}"), Value::Null)
+                .await;
+        }
+        self.ask("DELETE", &network, Value::Null).await;
+        let firewall = format!("{container}/firewall");
+        for (direction, peer) in [("ingress", "source"), ("egress", "destination")] {
+            let path = format!("{firewall}/{direction}");
+            let rule = json!({
+                "action": "drop", "protocol": "tcp", "description": "no mail", "destination_port": "25",
+                peer: "192.0.2.0/24",
+            });
+            self.ask("POST", &path, rule.clone()).await;
+            let off = json!({ "description": "no mail", "state": "disabled" });
+            self.ask("PATCH", &path, off).await;
+            self.ask("DELETE", &path, json!({ "all": true })).await;
+        }
+        self.get(&format!("{firewall}/rules")).await;
+        self.ask("POST", &format!("{firewall}/reset"), Value::Null)
+            .await;
+    }
+
     /// Every operation on hooks, settings and aliases.
     async fn edge(&mut self, container: &str, id: &str) {
         let of = format!("{container}/proxy");
@@ -362,6 +391,7 @@ async fn answers_have_the_shape_of_the_contract() {
         .await;
     all.ask("PUT", &format!("{container}/kvm"), json!({ "kvm": false }))
         .await;
+    all.network(&container).await;
     all.edge(&container, &web).await;
     all.disks(&container, &project).await;
     all.me.until(&web, "running").await;

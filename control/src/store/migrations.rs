@@ -243,6 +243,7 @@ CREATE TABLE notification_reads (
     reader_id TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
     read_at INTEGER NOT NULL,
     PRIMARY KEY (notification_id, reader_id)
+) STRICT;
 ",
     // 7
     "
