@@ -88,7 +88,7 @@ pub async fn look(control: &Control) -> Result<(), String> {
     control
         .store
         .write("tell of certificates that end soon", move |db| {
-            Ok(notifications::certificates_end(db, &listed, now)?)
+            notifications::certificates_end(db, &listed, now)
         })
         .await
         .map_err(|error| crate::auth::chain(&error))
