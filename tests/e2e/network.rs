@@ -10,9 +10,12 @@ async fn neighbours_reach_each_other_through_their_urls_alone() {
     let address = node
         .root(
             &two,
-            "ip -4 -o addr show eth0 | awk '{print $4}' | cut -d/ -f1",
+            // The kit may answer before the network is up.
+            "timeout 10 sh -c 'until ip -4 -o addr show eth0 | grep inet; do sleep 0.1; done' \
+             | awk '{print $4}' | cut -d/ -f1",
         )
         .await;
+    assert!(!address.is_empty(), "it has no address");
     node.root(
         &two,
         "systemd-run -q --unit=web python3 -m http.server 8000 --bind 0.0.0.0",
