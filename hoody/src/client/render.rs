@@ -84,7 +84,9 @@ fn only_list(members: &Map<String, Value>) -> Option<&Vec<Value>> {
     let is_page = members
         .iter()
         .all(|(key, value)| value.is_array() || about.contains(&key.as_str()));
-    let is_listing = list.iter().all(Value::is_object) && !members.contains_key("id");
+    // Of an empty list nobody knows what it is of: beside other facts it is one of them.
+    let is_listing =
+        !list.is_empty() && list.iter().all(Value::is_object) && !members.contains_key("id");
     (lists.next().is_none() && (is_page || is_listing)).then_some(list)
 }
 
@@ -234,6 +236,11 @@ mod tests {
                 .as_str(),
         );
         check(json!([]), "(none)");
+        check(json!({ "tasks": [] }), "(none)");
+        check(
+            json!({ "type": "block", "dns_servers": [], "status": "running" }),
+            "status       running\ntype         block\ndns_servers  []",
+        );
         check(json!(["a", 1]), "a\n1");
         check(
             json!({ "kind": "Index", "paths": [{ "name": "x", "size": 3 }] }),
