@@ -235,13 +235,9 @@ pub fn taken(
         params![container.id.to_string(), name, size.map(u64::cast_signed)],
     )?;
     if changed > 0 {
-        tell(
-            connection,
-            container,
-            name,
-            json!({ "event": "snapshot_created", "snapshot": name }),
-            now,
-        )?;
+        let by = asked_by(connection, container.id, name)?;
+        let event = json!({ "event": "snapshot_created", "snapshot": name });
+        tell(connection, container.id, by, event, now)?;
     }
     Ok(())
 }
@@ -275,8 +271,9 @@ pub fn not_taken(
         params![container.id.to_string(), name],
     )?;
     if changed > 0 {
+        let by = asked_by(connection, container.id, name)?;
         let event = json!({ "event": "snapshot_failed", "snapshot": name, "reason": reason });
-        tell(connection, container, name, event, now)?;
+        tell(connection, container.id, by, event, now)?;
     }
     Ok(())
 }
@@ -288,8 +285,9 @@ pub fn dropped(
     name: &str,
     now: Millis,
 ) -> rusqlite::Result<()> {
+    let by = asked_by(connection, container.id, name)?;
     let event = json!({ "event": "snapshot_deleted", "snapshot": name });
-    tell(connection, container, name, event, now)?;
+    tell(connection, container.id, by, event, now)?;
     connection.execute(
         "DELETE FROM snapshots WHERE container_id = ?1 AND name = ?2 AND state = 'dropping'",
         params![container.id.to_string(), name],
@@ -356,7 +354,7 @@ pub fn restored(
             params![container.id.to_string(), name, now],
         )?;
         let event = json!({ "event": "snapshot_restored", "snapshot": name });
-        tell(connection, container, name, event, now)?;
+        tell(connection, container.id, None, event, now)?;
     }
     Ok(())
 }
@@ -375,7 +373,7 @@ pub fn not_restored(
     )?;
     if changed > 0 {
         let event = json!({ "event": "restore_failed", "snapshot": name, "reason": reason });
-        tell(connection, container, name, event, now)?;
+        tell(connection, container.id, None, event, now)?;
     }
     Ok(())
 }
@@ -455,37 +453,42 @@ pub fn synced(connection: &Connection, container: &Container, now: Millis) -> ru
             .as_ref()
             .map(|source| source.id.to_string());
         let event = json!({ "event": "synced", "source_container_id": source });
-        tell(connection, container, "", event, now)?;
+        tell(connection, container.id, None, event, now)?;
     }
     Ok(())
 }
 
-/// A line in the status log of the container: its status stays, something was done.
+/// Who asked last for something about a snapshot.
+fn asked_by(
+    connection: &Connection,
+    container: Id,
+    name: &str,
+) -> rusqlite::Result<Option<String>> {
+    Ok(find(connection, container, name)?.map(|snapshot| snapshot.requested_by))
+}
+
+/// A line in the status log of the container: its status stays, something was done. Whoever asked
+/// for something of the container last had it done, where nobody is named.
 fn tell(
     connection: &Connection,
-    container: &Container,
-    snapshot: &str,
+    container: Id,
+    by: Option<String>,
     event: Value,
     now: Millis,
 ) -> rusqlite::Result<()> {
     // A container that was deleted in between has no log any more.
-    let Some(current) = containers::find(connection, container.id)? else {
+    let Some(mut container) = containers::find(connection, container)? else {
         return Ok(());
     };
-    let by = find(connection, container.id, snapshot)?
-        .filter(|_| event["event"] != "snapshot_restored" && event["event"] != "restore_failed")
-        .map_or(current.requested_by.clone(), |snapshot| {
-            snapshot.requested_by
-        });
-    let by = Container {
-        requested_by: by,
-        ..current.clone()
-    };
+    if let Some(by) = by {
+        container.requested_by = by;
+    }
+    let status = container.status;
     containers::log(
         connection,
-        &by,
-        Some(current.status),
-        current.status,
+        &container,
+        Some(status),
+        status,
         now,
         Some(event),
     )
