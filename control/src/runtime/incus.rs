@@ -220,6 +220,14 @@ impl Incus {
         }
     }
 
+    /// The instance of a machine that has to be there for an act.
+    async fn existing(&self, act: &'static str, id: Id) -> Result<Instance, RuntimeError> {
+        self.instance(id)
+            .await
+            .map_err(|error| failed(act, error))?
+            .ok_or(RuntimeError::NoMachine(id))
+    }
+
     async fn instances(&self) -> Result<Vec<Instance>, RestError> {
         let seen = self.rest.get("instances?recursion=1").await?;
         serde_json::from_value(seen).map_err(|error| RestError::Broken(error.to_string()))
@@ -938,11 +946,7 @@ impl Runtime for Incus {
     }
 
     async fn start(&self, id: Id) -> Result<(), RuntimeError> {
-        let instance = self
-            .instance(id)
-            .await
-            .map_err(|error| failed("start", error))?;
-        let instance = instance.ok_or(RuntimeError::NoMachine(id))?;
+        let instance = self.existing("start", id).await?;
         if instance.power() == Power::On {
             return Ok(());
         }
@@ -1084,11 +1088,7 @@ impl Runtime for Incus {
     async fn update(&self, machine: &Machine) -> Result<(), RuntimeError> {
         let act = "update";
         let name = format!("{PREFIX}{}", machine.id);
-        let instance = self
-            .instance(machine.id)
-            .await
-            .map_err(|error| failed(act, error))?
-            .ok_or(RuntimeError::NoMachine(machine.id))?;
+        let instance = self.existing(act, machine.id).await?;
         let mut config = settings_of(machine);
         for key in ["limits.cpu", "limits.memory", "limits.processes"] {
             config.entry(key).or_insert_with(|| "".into()); // an empty value removes the key

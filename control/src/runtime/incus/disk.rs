@@ -126,11 +126,7 @@ impl Incus {
     ) -> Result<(), RuntimeError> {
         let act = "copy";
         let name = format!("{PREFIX}{}", machine.id);
-        let origin = self
-            .instance(source.id)
-            .await
-            .map_err(|error| failed(act, error))?
-            .ok_or(RuntimeError::NoMachine(source.id))?;
+        let origin = self.existing(act, source.id).await?;
         let mut from = format!("{PREFIX}{}", source.id);
         match &source.snapshot {
             Some(snapshot) => from = format!("{from}/{snapshot}"),
@@ -199,11 +195,7 @@ impl Incus {
         let act = "sync";
         let id = machine.id;
         let name = format!("{PREFIX}{id}");
-        let instance = self
-            .instance(id)
-            .await
-            .map_err(|error| failed(act, error))?
-            .ok_or(RuntimeError::NoMachine(id))?;
+        let instance = self.existing(act, id).await?;
         let identity: BTreeMap<String, String> = match instance.text(KEPT) {
             Some(kept) => serde_json::from_str(kept)
                 .map_err(|error| failed(act, RestError::Broken(error.to_string())))?,
@@ -335,11 +327,7 @@ impl Incus {
     /// Have a machine that is on write out what it has in memory. One that does not is not waited
     /// for: its disk is then what it would be after a loss of power.
     async fn flush(&self, id: Id) -> Result<(), RuntimeError> {
-        let instance = self
-            .instance(id)
-            .await
-            .map_err(|error| failed("flush", error))?
-            .ok_or(RuntimeError::NoMachine(id))?;
+        let instance = self.existing("flush", id).await?;
         if instance.power() != Power::On {
             return Ok(());
         }
