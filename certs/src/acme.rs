@@ -193,13 +193,20 @@ pub enum Failure {
     Store(#[from] Error),
 }
 
+/// Refusals that say nothing of the order, which the next attempt goes on with (RFC 8555, section
+/// 6.7). A directory may reject nonces more often in a row than they are sent anew.
+const PASSING: [&str; 4] = ["badNonce", "orderNotReady", "rateLimited", "serverInternal"];
+
 impl Failure {
     /// Whether nothing can come of the same order any more.
     fn ends_order(&self) -> bool {
-        matches!(
-            self,
-            Failure::Refused { .. } | Failure::Proof { .. } | Failure::Unusable(_)
-        )
+        match self {
+            Failure::Refused { kind, .. } => {
+                !kind.as_deref().is_some_and(|kind| PASSING.contains(&kind))
+            }
+            Failure::Proof { .. } | Failure::Unusable(_) => true,
+            _ => false,
+        }
     }
 }
 

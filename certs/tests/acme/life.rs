@@ -17,6 +17,8 @@ use crate::wire::{End, Fate, problem};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How often nonces may be in the way of one order.
+const ATTEMPTS: usize = 5;
 const NODE: &str = "*.node-1.containers.hoody.example";
 const API: &str = "api.hoody.example";
 
@@ -250,6 +252,30 @@ async fn a_challenge_that_is_rejected_is_told_and_tried_anew() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_says_nothing_of_an_order_does_not_end_it() {
+    for kind in ["badNonce", "orderNotReady", "rateLimited", "serverInternal"] {
+        let rig = Rig::start().await;
+        rig.wire.decide(move |_, request| {
+            match request.uri().path().starts_with("/finalize-order/") {
+                true => problem(400, kind, None),
+                false => Fate::Pass,
+            }
+        });
+        let node = rig.node();
+        node.tend().await;
+        let error = holding(&node, API).error.unwrap();
+        assert!(error.contains("refused finalize"), "{error}");
+        assert_eq!(rig.wire.orders(), 2, "{kind}");
+
+        rig.wire.decide(|_, _| Fate::Pass);
+        rig.clock.advance(DAY);
+        tend_past_nonces(&rig, &node, API).await;
+        rig.takes(&node, API).await.unwrap();
+        assert_eq!(rig.wire.orders(), 2, "{kind}: the same orders go on");
+    }
+}
+
+#[tokio::test]
 async fn a_wildcard_that_cannot_be_proven_is_not_ordered() {
     let rig = Rig::start().await;
     let parts = Parts {
@@ -278,6 +304,22 @@ async fn an_account_that_the_directory_lost_is_made_anew() {
     node.tend().await;
     rig.takes(&node, API).await.unwrap();
     assert_eq!(holding(&node, API).error, None);
+}
+
+/// Tend until `host` is shown, or something else than nonces is in the way: pebble may reject more
+/// good ones in a row than are sent anew, and the next attempt comes after a wait.
+async fn tend_past_nonces(rig: &Rig, node: &Acme, host: &str) {
+    node.tend().await;
+    for _ in 0..ATTEMPTS {
+        let errors = node.holdings().into_iter().filter_map(|held| held.error);
+        if rig.takes(node, host).await.is_ok()
+            || !errors.into_iter().any(|e| e.contains("badNonce"))
+        {
+            return;
+        }
+        rig.clock.advance(HOUR);
+        node.tend().await;
+    }
 }
 
 #[tokio::test]
@@ -315,8 +357,9 @@ async fn a_process_that_is_killed_anywhere_leaves_an_order_to_go_on_with() {
         let _ = dies.await;
         rig.wire.decide(|_, _| Fate::Pass);
         let second = node();
-        second.tend().await;
-        rig.takes(&second, &format!("x.{domain}"))
+        let host = format!("x.{domain}");
+        tend_past_nonces(&rig, &second, &host).await;
+        rig.takes(&second, &host)
             .await
             .unwrap_or_else(|why| panic!("after a kill at request {number}: {why}"));
         assert_eq!(rig.wire.orders() - orders, 1, "killed at request {number}");
