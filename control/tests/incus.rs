@@ -499,6 +499,28 @@ async fn a_machine_that_fills_its_disk_fills_nobody_elses() {
         "dd if=/dev/urandom of=/root/mine bs=1M count=64 conv=fsync status=none",
     )
     .await;
+
+    // Nobody is locked out of a machine that is full: it starts, and is as bounded as before.
+    // Asked without the engine's records, which would have to be written to the same disk.
+    let ask = |line: &str| {
+        let name = std::env::var("HOODY_ENGINE").unwrap();
+        let machine = format!("c-{}", one.id);
+        let ran = std::process::Command::new("incus")
+            .args(["--project", &name, "exec", &machine, "--", "sh", "-c", line])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    };
+    let fill = "dd if=/dev/urandom of=/root/more bs=1M count=2000 conv=fsync 2>&1; sync";
+    let said = ask(fill);
+    assert!(said.contains("quota exceeded"), "{said}");
+    rig.engine.kill(one.id).await.unwrap();
+    rig.engine.start(one.id).await.unwrap();
+    rig.ready(one.id).await;
+    let said = ask("dd if=/dev/urandom of=/root/x bs=1M count=100 conv=fsync 2>&1");
+    assert!(said.contains("quota exceeded"), "{said}");
+    let said = ask("rm /root/more /root/x; sync; echo there > /root/x && cat /root/x");
+    assert_eq!(said, "there\n");
     for machine in [&one, &other] {
         rig.engine.delete(machine.id).await.unwrap();
     }
@@ -561,7 +583,9 @@ async fn a_machine_does_not_reach_what_clouds_keep_beside_it() {
 }
 
 /// What tells a machine from others, as it says itself.
-const WHO: &str = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname";
+/// What tells it from others. Its host keys are made while it starts, after the kit is there.
+const WHO: &str = "until [ -s /etc/ssh/ssh_host_ed25519_key.pub ]; do sleep 0.05; done; \
+    cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname";
 
 /// What the engine has beside the machine, by the name of its kind.
 fn engine_says(path: &str) -> String {

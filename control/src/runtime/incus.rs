@@ -22,6 +22,7 @@ mod disk;
 mod filter;
 mod freezer;
 mod rest;
+mod room;
 mod wires;
 
 use std::collections::{BTreeMap, HashSet};
@@ -50,6 +51,7 @@ use filter::mac;
 pub use filter::{RELAY, RELAY_NAMES};
 use freezer::Freezer;
 use rest::{File, Rest, RestError};
+use room::Room;
 use wires::{Place, Wires};
 
 /// What an instance is called before its id.
@@ -195,6 +197,55 @@ impl Incus {
     /// The bridge's network.
     pub fn network(&self) -> Network {
         self.network
+    }
+
+    /// From off to on; called with what the engine says of it.
+    async fn turn_on(&self, id: Id, instance: &Instance) -> Result<(), RuntimeError> {
+        let owners = instance.owners();
+        if owners.count == 0 {
+            return Err(RuntimeError::Permanent {
+                act: "start",
+                reason: "the engine gave the machine no range of user ids".to_owned(),
+            });
+        }
+        self.after_sync(id, instance).await?;
+        if instance.devices.contains_key("ramdisk") {
+            let ramdisk = self.ramdisk(id);
+            keep_in_memory(&ramdisk, owners, ramdisk_bytes(instance.memory()))
+                .map_err(|error| host("start", &ramdisk, &error))?;
+        }
+        if instance.devices.contains_key("run") {
+            let directory = self.directory(id);
+            share(&directory, owners).map_err(|error| host("start", &directory, &error))?;
+        }
+        if let Some(address) = instance.address() {
+            let place = Place::of(address);
+            if instance.place().as_ref() != Some(&place) {
+                let mut port = instance.devices["eth0"].clone();
+                port["host_name"] = place.interface.clone().into();
+                let body = json!({ "devices": { "eth0": port } });
+                self.patch("start", id, body).await?;
+            }
+            self.wires.admit(id, place).await?;
+        }
+        self.turn(
+            "start",
+            id,
+            json!({ "action": "start", "timeout": START.as_secs() }),
+            START,
+        )
+        .await
+    }
+
+    /// Where the engine has the volumes of machines.
+    fn pool(&self) -> PathBuf {
+        let engine = self.settings.socket.parent().unwrap_or(Path::new("/"));
+        engine.join("storage-pools").join(&self.settings.name)
+    }
+
+    /// A machine's volume in the pool.
+    fn volume(&self, id: Id) -> PathBuf {
+        Path::new("containers").join(format!("{}_{PREFIX}{id}", self.settings.name))
     }
 
     fn freezer(&self, id: Id) -> Freezer {
@@ -666,6 +717,12 @@ impl Instance {
         self.text("limits.memory")?.strip_suffix('B')?.parse().ok()
     }
 
+    /// The bound on its disk in bytes, where it has one.
+    fn disk_bound(&self) -> Option<u64> {
+        let size = self.devices.get("root")?.get("size")?.as_str()?;
+        size.strip_suffix('B')?.parse().ok()
+    }
+
     /// Its end on the host, by the name that it has or will have.
     fn place(&self) -> Option<Place> {
         let address = self.address()?;
@@ -736,6 +793,11 @@ fn failed(act: &'static str, error: RestError) -> RuntimeError {
     } else {
         RuntimeError::Permanent { act, reason }
     }
+}
+
+/// Whether what went wrong is that a machine's own disk is full.
+fn is_full(reason: &str) -> bool {
+    reason.to_ascii_lowercase().contains("quota exceeded")
 }
 
 fn host(act: &'static str, path: &Path, error: &dyn std::fmt::Display) -> RuntimeError {
@@ -950,40 +1012,21 @@ impl Runtime for Incus {
         if instance.power() == Power::On {
             return Ok(());
         }
-        let owners = instance.owners();
-        if owners.count == 0 {
-            return Err(RuntimeError::Permanent {
-                act: "start",
-                reason: "the engine gave the machine no range of user ids".to_owned(),
-            });
+        let full = match (self.turn_on(id, &instance).await, instance.disk_bound()) {
+            (Err(RuntimeError::Permanent { reason, .. }), Some(bound)) if is_full(&reason) => bound,
+            (done, _) => return done,
+        };
+        let room = |reason| RuntimeError::Permanent {
+            act: "start",
+            reason: format!("the disk is full, and there is no room to start in: {reason}"),
+        };
+        let made = Room::make(&self.pool(), &self.volume(id), full).await;
+        let made = made.map_err(room)?;
+        let done = self.turn_on(id, &instance).await;
+        if let Err(error) = made.end().await {
+            tracing::error!(container = %id, error, "the bound on a disk is too far away");
         }
-        self.after_sync(id, &instance).await?;
-        if instance.devices.contains_key("ramdisk") {
-            let ramdisk = self.ramdisk(id);
-            keep_in_memory(&ramdisk, owners, ramdisk_bytes(instance.memory()))
-                .map_err(|error| host("start", &ramdisk, &error))?;
-        }
-        if instance.devices.contains_key("run") {
-            let directory = self.directory(id);
-            share(&directory, owners).map_err(|error| host("start", &directory, &error))?;
-        }
-        if let Some(address) = instance.address() {
-            let place = Place::of(address);
-            if instance.place().as_ref() != Some(&place) {
-                let mut port = instance.devices["eth0"].clone();
-                port["host_name"] = place.interface.clone().into();
-                let body = json!({ "devices": { "eth0": port } });
-                self.patch("start", id, body).await?;
-            }
-            self.wires.admit(id, place).await?;
-        }
-        self.turn(
-            "start",
-            id,
-            json!({ "action": "start", "timeout": START.as_secs() }),
-            START,
-        )
-        .await
+        done
     }
 
     async fn stop(&self, id: Id, grace: Duration) -> Result<(), RuntimeError> {

@@ -29,6 +29,8 @@ const FIRST: &[&str] = &[
 const MAX_COLUMNS: usize = 8;
 /// Characters of a cell.
 const MAX_CELL: usize = 60;
+/// Characters of a cell that says why.
+const MAX_REASON: usize = 300;
 
 impl Format {
     pub fn of(word: &str) -> Format {
@@ -105,14 +107,14 @@ fn rows(items: &[Value]) -> String {
     aligned(std::iter::once(head).chain(body).collect())
 }
 
-/// The names of what is worth a column: plain values, and things with a name, that are there for
-/// some item.
+/// The names of what is worth a column: plain values, and things with a name or a reason, that are
+/// there for some item.
 fn columns(items: &[Value]) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for (name, value) in items.iter().filter_map(Value::as_object).flatten() {
         let plain = !value.is_null()
             && !value.is_array()
-            && (!value.is_object() || value["name"].is_string());
+            && (!value.is_object() || value["name"].is_string() || value["reason"].is_string());
         if plain && !names.contains(&name.as_str()) {
             names.push(name);
         }
@@ -180,13 +182,20 @@ fn aligned(lines: Vec<Vec<String>>) -> String {
 }
 
 fn cell(value: &Value) -> String {
-    let text = match value {
-        Value::Null => "-".to_owned(),
-        Value::Object(_) if value["name"].is_string() => return cell(&value["name"]),
-        Value::String(text) => visible(text).replace('\n', " "),
-        other => other.to_string(),
-    };
-    match text.char_indices().nth(MAX_CELL) {
+    match (&value["name"], &value["reason"]) {
+        (Value::String(name), _) => cut(&visible(name), MAX_CELL),
+        (_, Value::String(reason)) => cut(&visible(reason), MAX_REASON),
+        _ => match value {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => cut(&visible(text), MAX_CELL),
+            other => cut(&other.to_string(), MAX_CELL),
+        },
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let text = text.replace('\n', " ");
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
@@ -217,6 +226,17 @@ mod tests {
             .map(|line| format!("{}\n", line.trim_start_matches('|')))
             .collect();
         assert_eq!(Format::Table.show(&value), want, "{value}");
+    }
+
+    #[test]
+    fn a_reason_is_a_column() {
+        check(
+            json!([
+                {"to_status": "failed", "metadata": {"reason": "the disk is full"}},
+                {"to_status": "creating", "metadata": null},
+            ]),
+            "METADATA          TO_STATUS\nthe disk is full  failed\n-                 creating",
+        );
     }
 
     #[test]
