@@ -7,3 +7,4 @@ mod life;
 mod machine;
 mod network;
 mod services;
+mod terminal;
