@@ -10,12 +10,13 @@ use std::task::{Context, Poll};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
-use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::{HeaderMap, Method, StatusCode};
 use kit::{Fault, Wire, call::edge};
 use tokio::net::UnixListener;
 use tower::{Service, ServiceExt};
 
+use crate::identity::{self, Identity, IdentityError};
 use crate::services::{self, SERVICES, Started};
 use crate::{Settings, ports, websocket};
 
@@ -72,12 +73,38 @@ impl Kit {
     }
 
     /// What the node asks the kit itself: `GET /busy` is whether there are sessions, programs, or
-    /// requests beside this one.
-    fn tell_node(&self, request: &Request) -> Response {
-        if request.uri().path() != "/busy" {
-            let unknown = Fault::not_found("the kit itself is asked for `/busy` alone");
-            return refuse(&unknown, request.headers());
+    /// requests beside this one; `POST /identity` has the machine be who it says.
+    async fn tell_node(&self, request: Request) -> Response {
+        match request.uri().path() {
+            "/busy" => self.busy(),
+            "/identity" if request.method() == Method::POST => match self.become_one(request).await
+            {
+                Ok(()) => StatusCode::NO_CONTENT.into_response(),
+                Err(fault) => kit::http::refuse(Wire::KIT, &fault),
+            },
+            _ => {
+                let unknown =
+                    Fault::not_found("the kit itself is asked for `/busy` and `/identity` alone");
+                refuse(&unknown, request.headers())
+            }
         }
+    }
+
+    async fn become_one(&self, request: Request) -> Result<(), Fault> {
+        if !self.inner.settings.machine {
+            return Err(refused(IdentityError::NotAMachine));
+        }
+        let body = axum::body::to_bytes(request.into_body(), identity::BYTES).await;
+        let body = body.map_err(|error| Fault::bad_request(format!("no identity: {error}")))?;
+        let identity: Identity = serde_json::from_slice(&body)
+            .map_err(|error| Fault::bad_request(format!("no identity: {error}")))?;
+        tokio::task::spawn_blocking(move || identity::take(&identity))
+            .await
+            .map_err(|error| Fault::internal(format!("becoming somebody stumbled: {error}")))?
+            .map_err(refused)
+    }
+
+    fn busy(&self) -> Response {
         let others = self.inner.waiting.load(Ordering::SeqCst) > 1;
         let busy = others || self.is_at_work();
         axum::Json(serde_json::json!({ "busy": busy })).into_response()
@@ -101,7 +128,7 @@ impl Kit {
             .and_then(|value| value.to_str().ok());
         let slug = named.unwrap_or_default().to_owned();
         if slug == edge::KIT {
-            return self.tell_node(&request);
+            return self.tell_node(request).await;
         }
         if let Some(scheme) = ports::Scheme::of(&slug) {
             return self.inner.ports.forward(scheme, request).await;
@@ -117,6 +144,16 @@ impl Kit {
             Ok(response) => response,
             Err(never) => match never {},
         }
+    }
+}
+
+fn refused(error: IdentityError) -> Fault {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+    let words = format!("{error}{}", cause.unwrap_or_default());
+    match error {
+        IdentityError::NotAMachine => Fault::forbidden(words),
+        IdentityError::Files(_) | IdentityError::Path { .. } => Fault::bad_request(words),
+        IdentityError::Write { .. } | IdentityError::Name { .. } => Fault::internal(words),
     }
 }
 

@@ -6,11 +6,12 @@
 //! Read in this order: [`services`], [`dispatch`], [`pages`] (the web pages), [`ports`] (any
 //! other server in the container), [`websocket`] (WebSockets over HTTP/2), [`loopback`] (the container's own use of its URLs),
 //! [`trust`] (the private CA), [`surroundings`] (the host's proxy settings), [`upgrade`] (making way
-//! for a newer kit).
+//! for a newer kit), [`identity`] (whose machine it is, where that is settled late).
 //!
 //! The kit knows nothing of other containers, of the control plane or of how the proxy routes.
 
 pub mod dispatch;
+pub mod identity;
 pub mod loopback;
 pub mod pages;
 pub mod ports;
