@@ -24,6 +24,8 @@ pub struct Config {
     pub limits: Limits,
     /// What each machine may take; no bound where absent.
     pub machine_limits: crate::runtime::Limits,
+    /// Machines that are kept ready in advance; none where it does not say.
+    pub prespawn: crate::prespawn::Settings,
     pub pace: Pace,
 }
 
@@ -56,6 +58,9 @@ pub struct Pace {
     pub ready_patience: Duration,
     /// What a minute of an idle policy is; shorter for tests alone.
     pub idle_minute: Duration,
+    /// Machines that are kept ready are made when nobody has asked for one for so long: a boot takes
+    /// the processors that those who ask need.
+    pub refill_pause: Duration,
     /// First wait after a failed step; doubles up to `backoff_most`.
     pub backoff_least: Duration,
     pub backoff_most: Duration,
@@ -82,6 +87,7 @@ impl Config {
             metrics: None,
             limits: Limits::default(),
             machine_limits: crate::runtime::Limits::default(),
+            prespawn: crate::prespawn::Settings::default(),
             pace: Pace::default(),
         }
     }
@@ -147,6 +153,7 @@ impl Default for Pace {
             ready_poll: Duration::from_millis(15),
             ready_patience: Duration::from_secs(30),
             idle_minute: Duration::from_secs(60),
+            refill_pause: Duration::from_millis(500),
             backoff_least: Duration::from_millis(500),
             backoff_most: Duration::from_secs(60),
             attempts: 3,

@@ -9,6 +9,10 @@
 //!                                               frozen
 //! ```
 //!
+//! A container that is given a machine that was kept ready (see [`crate::prespawn`]) begins with
+//! `Claim` in place of `Create` and `Start`; `Adopt` then has the engine know what was done. Where
+//! the machine is none any more, it is deleted and one is made.
+//!
 //! A snapshot is taken and dropped whatever the power; a restore, and a sync of a copy with its
 //! source, are done while it is off, and turn it off first.
 //!
@@ -49,6 +53,8 @@ pub struct Desired {
     pub given_up: bool,
     /// It is made from another container, not from an image.
     pub copied: bool,
+    /// How far it has come in taking over a machine that was kept ready.
+    pub claim: Option<Claim>,
     /// A snapshot is to be taken.
     pub take: bool,
     /// A snapshot is to be removed.
@@ -57,6 +63,17 @@ pub struct Desired {
     pub restore: bool,
     /// Its disk is to become that of the container it was copied from.
     pub sync: bool,
+}
+
+/// A machine that was kept ready becomes that of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// It is the container's, and knows nothing of it yet.
+    Open,
+    /// It is the container in name and settings; the engine has not been told.
+    Taken,
+    /// It could not be made the container: another is made.
+    Spoilt,
 }
 
 /// The observed side of a container.
@@ -73,6 +90,10 @@ pub struct Seen {
 pub enum Step {
     /// Make the machine, or finish making it.
     Create,
+    /// Make a machine that was kept ready this container.
+    Claim,
+    /// Have the engine know what a claim did.
+    Adopt,
     Start,
     Stop,
     /// Turn it off without asking.
@@ -101,6 +122,8 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     Creating,
+    /// A machine that was kept ready is being made this container.
+    Claiming,
     Running,
     Paused,
     Stopped,
@@ -128,11 +151,14 @@ pub fn plan(desired: Desired, seen: Option<Seen>) -> Option<Step> {
         return None;
     }
     if !desired.made {
-        return match power {
-            Some(Power::Changing) => None,
+        return match (power, desired.claim) {
+            (Some(Power::Changing), _) => None,
             // A creation that stopped halfway: begin again from nothing.
-            Some(Power::Remains | Power::Broken) => Some(Step::Delete),
-            None | Some(Power::Off | Power::On | Power::Frozen) => Some(if desired.copied {
+            (Some(Power::Remains | Power::Broken), _) => Some(Step::Delete),
+            (Some(Power::On | Power::Frozen), Some(Claim::Open)) => Some(Step::Claim),
+            // What was kept ready is no such machine: nothing of it goes into the next.
+            (Some(_), Some(_)) => Some(Step::Delete),
+            (None | Some(Power::Off | Power::On | Power::Frozen), _) => Some(if desired.copied {
                 Step::Copy
             } else {
                 Step::Create
@@ -140,6 +166,9 @@ pub fn plan(desired: Desired, seen: Option<Seen>) -> Option<Step> {
         };
     }
     let seen = seen?; // see `lost`
+    if desired.claim == Some(Claim::Taken) && steady {
+        return Some(Step::Adopt);
+    }
     if desired.take && steady {
         return Some(Step::Snapshot);
     }
@@ -191,7 +220,10 @@ pub fn status(desired: Desired, seen: Option<Seen>, before: Status, patient: boo
         return Status::Failed;
     }
     let Some(seen) = seen.filter(|_| desired.made) else {
-        return if desired.copied {
+        let kept = |seen: Seen| matches!(seen.power, Power::On | Power::Frozen | Power::Changing);
+        return if desired.claim == Some(Claim::Open) && seen.is_some_and(kept) {
+            Status::Claiming
+        } else if desired.copied {
             Status::Copying
         } else {
             Status::Creating
@@ -203,11 +235,15 @@ pub fn status(desired: Desired, seen: Option<Seen>, before: Status, patient: boo
     match seen.power {
         Power::Remains | Power::Changing => before,
         Power::Broken => Status::Failed,
+        // It runs, and the engine does not know.
+        Power::Frozen if desired.claim == Some(Claim::Taken) => before,
         Power::Frozen => Status::Paused,
         // Until it first runs, it is being created.
         Power::Off
-            if matches!(before, Status::Creating | Status::Copying)
-                && desired.wants != Wants::Off =>
+            if matches!(
+                before,
+                Status::Creating | Status::Claiming | Status::Copying
+            ) && desired.wants != Wants::Off =>
         {
             before
         }
@@ -254,9 +290,21 @@ impl Wants {
     }
 }
 
+impl Claim {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Claim::Open => "open",
+            Claim::Taken => "taken",
+            Claim::Spoilt => "spoilt",
+        }
+    }
+}
+
 impl Step {
-    pub const ALL: [Step; 14] = [
+    pub const ALL: [Step; 16] = [
         Step::Create,
+        Step::Claim,
+        Step::Adopt,
         Step::Start,
         Step::Stop,
         Step::Kill,
@@ -275,6 +323,8 @@ impl Step {
     pub fn as_str(self) -> &'static str {
         match self {
             Step::Create => "create",
+            Step::Claim => "claim",
+            Step::Adopt => "adopt",
             Step::Start => "start",
             Step::Stop => "stop",
             Step::Kill => "kill",
@@ -293,8 +343,9 @@ impl Step {
 }
 
 impl Status {
-    pub const ALL: [Status; 7] = [
+    pub const ALL: [Status; 8] = [
         Status::Creating,
+        Status::Claiming,
         Status::Running,
         Status::Paused,
         Status::Stopped,
@@ -306,6 +357,7 @@ impl Status {
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Creating => "creating",
+            Status::Claiming => "claiming",
             Status::Running => "running",
             Status::Paused => "paused",
             Status::Stopped => "stopped",
@@ -337,6 +389,16 @@ impl FromStr for Wants {
         [Wants::On, Wants::Off, Wants::Frozen, Wants::Gone]
             .into_iter()
             .find(|wants| wants.as_str() == text)
+            .ok_or_else(|| UnknownWord(text.to_owned()))
+    }
+}
+
+impl FromStr for Claim {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        [Claim::Open, Claim::Taken, Claim::Spoilt]
+            .into_iter()
+            .find(|claim| claim.as_str() == text)
             .ok_or_else(|| UnknownWord(text.to_owned()))
     }
 }
@@ -379,6 +441,7 @@ mod tests {
             stale: false,
             given_up: false,
             copied: false,
+            claim: None,
             take: false,
             drop: false,
             restore: false,
@@ -455,6 +518,82 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Rows: what is there. Columns: how far the claim has come: open, spoilt; taken.
+    #[test]
+    fn a_container_with_a_machine_that_was_kept_ready() {
+        use Step::*;
+        let table: [(Option<Power>, [Option<Step>; 3]); 7] = [
+            (None, [Some(Create), Some(Create), None]),
+            (Some(Power::Remains), [Some(Delete), Some(Delete), None]),
+            (Some(Power::Off), [Some(Delete), Some(Delete), Some(Adopt)]),
+            (Some(Power::On), [Some(Claim), Some(Delete), Some(Adopt)]),
+            (
+                Some(Power::Frozen),
+                [Some(Claim), Some(Delete), Some(Adopt)],
+            ),
+            (Some(Power::Changing), [None, None, None]),
+            (
+                Some(Power::Broken),
+                [Some(Delete), Some(Delete), Some(Kill)],
+            ),
+        ];
+        for (power, steps) in table {
+            for wants in [Wants::On, Wants::Off, Wants::Frozen] {
+                for (claim, step) in [
+                    super::Claim::Open,
+                    super::Claim::Spoilt,
+                    super::Claim::Taken,
+                ]
+                .into_iter()
+                .zip(steps)
+                {
+                    let desired = Desired {
+                        made: claim == super::Claim::Taken,
+                        claim: Some(claim),
+                        ..desired(wants)
+                    };
+                    assert_eq!(
+                        plan(desired, seen(power)),
+                        step,
+                        "{power:?}, {claim:?}, wanted {wants:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_claim_is_shown_until_the_machine_is_the_container() {
+        let open = Desired {
+            made: false,
+            claim: Some(Claim::Open),
+            ..desired(Wants::On)
+        };
+        let frozen = seen(Some(Power::Frozen));
+        let shown = |desired, seen, before| status(desired, seen, before, true);
+        assert_eq!(shown(open, frozen, Status::Claiming), Status::Claiming);
+        assert_eq!(
+            state(open, frozen, Status::Claiming),
+            Some(State::Creating),
+            "no URL leads to it before"
+        );
+        assert_eq!(shown(open, None, Status::Claiming), Status::Creating);
+        let spoilt = Desired {
+            claim: Some(Claim::Spoilt),
+            ..open
+        };
+        assert_eq!(shown(spoilt, frozen, Status::Claiming), Status::Creating);
+        let taken = Desired {
+            made: true,
+            claim: Some(Claim::Taken),
+            ..open
+        };
+        let on = seen(Some(Power::On));
+        assert_eq!(shown(taken, on, Status::Claiming), Status::Running);
+        // The engine takes it for frozen until it is told.
+        assert_eq!(shown(taken, frozen, Status::Running), Status::Running);
     }
 
     #[test]
@@ -639,7 +778,20 @@ mod tests {
         let power = match step {
             Step::Create | Step::Copy => {
                 desired.made = true;
+                desired.claim = None;
                 seen.map_or(Some(Power::Off), |seen| Some(seen.power))
+            }
+            Step::Claim => {
+                desired.made = true;
+                desired.claim = Some(Claim::Taken);
+                Some(Power::On)
+            }
+            Step::Adopt => {
+                desired.claim = None;
+                seen.map(|seen| match seen.power {
+                    Power::Frozen => Power::On,
+                    power => power,
+                })
             }
             Step::Start | Step::Thaw => Some(Power::On),
             Step::Stop | Step::Kill => Some(Power::Off),
@@ -685,10 +837,11 @@ mod tests {
             made: bool,
             stale: bool,
             given_up: bool,
+            claim in prop::sample::select(vec![None, Some(Claim::Open), Some(Claim::Taken), Some(Claim::Spoilt)]),
             (copied, take, drop, restore, sync) in any::<(bool, bool, bool, bool, bool)>(),
         ) -> Desired {
             Desired {
-                wants, force, restart_from: restart, made, stale, given_up,
+                wants, force, restart_from: restart, made, stale, given_up, claim,
                 copied, take, drop, restore, sync,
             }
         }
@@ -725,6 +878,16 @@ mod tests {
                     !(desired.restore || desired.sync) || step != Step::Start,
                     "started on a disk that is to be replaced"
                 );
+                prop_assert!(
+                    desired.made || step != Step::Start,
+                    "started what is not this container's yet"
+                );
+                if step == Step::Create {
+                    prop_assert!(
+                        desired.claim.is_none() || seen.is_none(),
+                        "took what was kept ready for a machine of its own"
+                    );
+                }
                 purged |= step == Step::Purge;
                 if purged { break }
                 act(step, &mut desired, &mut seen, &mut incarnation);

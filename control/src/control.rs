@@ -12,6 +12,7 @@ use crate::idle::Used;
 use crate::metrics::Metrics;
 use crate::node::Host;
 use crate::policies::Policies;
+use crate::prespawn::Prespawn;
 use crate::publish::Publisher;
 use crate::reconcile::Nudges;
 use crate::runtime::Runtime;
@@ -50,10 +51,11 @@ pub struct Parts {
     pub streams: Streams,
     pub tasks: Tasks,
     pub policies: Policies,
+    pub prespawn: Prespawn,
 }
 
 /// Raised when what a runtime writes for all machines alike changes: those that are there are told.
-const SETTINGS: u32 = 1;
+pub(crate) const SETTINGS: u32 = 1;
 
 /// Why a control plane could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +174,7 @@ impl Control {
             streams: Streams::default(),
             tasks: Tasks::default(),
             policies: Policies::default(),
+            prespawn: Prespawn::default(),
             config,
             store,
             runtime,

@@ -7,26 +7,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use http::Request as HttpRequest;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use kit::call::edge;
+use http_body_util::Full;
 use routes::Id;
 use routes::sleep::{Idle, IdleAct};
 use routes::table::Place;
 use serde::Deserialize;
-use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use crate::auth::chain;
 use crate::container::{Status, Wants};
 use crate::control::Control;
+use crate::inside;
 use crate::ready;
 use crate::store::StoreError;
 use crate::store::containers::{self, Request};
@@ -207,28 +203,13 @@ async fn kit_is_busy(place: &Place) -> bool {
 }
 
 async fn ask_kit(socket: OwnedFd) -> Option<bool> {
-    let socket = StdUnixStream::from(socket);
-    let stream = UnixStream::from_std(socket).ok()?;
-    let exchange = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = exchange.await.ok()?;
-    let ask = HttpRequest::get("/busy")
-        .header("host", "kit")
-        .header(edge::SERVICE, edge::KIT)
-        .body(Empty::<Bytes>::new())
-        .ok()?;
-    let answer = async {
-        let answer = sender.send_request(ask).await.ok()?;
-        let body = Limited::new(answer.into_body(), KIT_BYTES);
-        let body = body.collect().await.ok()?.to_bytes();
-        serde_json::from_slice::<Busy>(&body)
-            .ok()
-            .map(|said| said.busy)
-    };
-    // The connection ends with the question.
-    tokio::select! {
-        answer = answer => answer,
-        _ = connection => None,
+    let ask = HttpRequest::get("/busy").body(Full::default()).ok()?;
+    let (status, body) = inside::ask(socket, ask, KIT_BYTES).await.ok()?;
+    if !status.is_success() {
+        return None;
     }
+    let said: Busy = serde_json::from_slice(&body).ok()?;
+    Some(said.busy)
 }
 
 /// Ask for its sleep, unless something else is wanted of it by now.

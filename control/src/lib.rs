@@ -3,11 +3,11 @@
 //!
 //! Read in this order: [`config`], [`container`] (what a container should do next, pure),
 //! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
-//! (desired against observed),
+//! (desired against observed), [`prespawn`] (machines that are kept ready before anybody asks),
 //! [`policies`] (who may reach whom over the network, with [`firewall`], and [`relay`], a process
 //! of its own), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
 //! them), [`publish`] (what the proxy is told), [`wake`] (what it tells), [`idle`] (who sleeps because
-//! of it), [`certificates`] (what visitors are shown), [`auth`] (who is calling), [`api`] (the operations,
+//! of it), [`inside`] (what the node itself asks of the kit in a machine), [`certificates`] (what visitors are shown), [`auth`] (who is calling), [`api`] (the operations,
 //! a file per noun), [`stream`] (what happens, as it happens), [`provision`] (the first run).
 //!
 //! The API writes what is wanted and nudges; the reconciler does the rest, and does it again after
@@ -21,9 +21,11 @@ pub mod container;
 pub mod edge;
 pub mod firewall;
 pub mod idle;
+pub mod inside;
 pub mod metrics;
 pub mod node;
 pub mod policies;
+pub mod prespawn;
 pub mod provision;
 pub mod publish;
 pub mod ready;

@@ -1,13 +1,14 @@
 //! What is counted, and how it is written for Prometheus.
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use routes::sleep::Said;
 
 use crate::container::{Status, Step};
+use crate::prespawn::Standing;
 
 /// The counters of one control plane.
 #[derive(Clone)]
@@ -27,6 +28,10 @@ pub struct Metrics {
     streams: IntGauge,
     stream_ends: IntCounterVec,
     pub policies: IntCounterVec,
+    kept: IntGaugeVec,
+    kept_bytes: IntGauge,
+    claims: IntCounterVec,
+    claim_seconds: Histogram,
 }
 
 const HOW: &str = "metrics are declared with valid names";
@@ -103,7 +108,45 @@ impl Metrics {
             &["state"],
         )
         .expect(HOW);
-        let all: [Box<dyn prometheus::core::Collector>; 11] = [
+        let kept = IntGaugeVec::new(
+            Opts::new(
+                "hoody_prespawn_machines",
+                "Machines that are kept ready: how many there should be, and how many can be claimed",
+            ),
+            &["image", "kit", "state"],
+        )
+        .expect(HOW);
+        let kept_bytes = IntGauge::new(
+            "hoody_prespawn_bytes",
+            "Memory that machines hold which are kept ready",
+        )
+        .expect(HOW);
+        let claims = IntCounterVec::new(
+            Opts::new(
+                "hoody_prespawn_claims_total",
+                "New containers that could have had a machine that was kept ready, by whether they had",
+            ),
+            &["result"],
+        )
+        .expect(HOW);
+        let claim_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "hoody_prespawn_claim_seconds",
+                "Time from asking for a container to its running, on a machine that was kept ready",
+            )
+            .buckets(vec![
+                0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5,
+            ]),
+        )
+        .expect(HOW);
+        for result in ["hit", "missed"] {
+            claims.with_label_values(&[result]).inc_by(0);
+        }
+        let all: [Box<dyn prometheus::core::Collector>; 15] = [
+            Box::new(kept.clone()),
+            Box::new(kept_bytes.clone()),
+            Box::new(claims.clone()),
+            Box::new(claim_seconds.clone()),
             Box::new(tasks.clone()),
             Box::new(streams.clone()),
             Box::new(stream_ends.clone()),
@@ -132,7 +175,37 @@ impl Metrics {
             streams,
             stream_ends,
             policies,
+            kept,
+            kept_bytes,
+            claims,
+            claim_seconds,
         }
+    }
+
+    /// How the machines are that are kept ready.
+    pub fn kept(&self, standing: &Standing) {
+        for pool in &standing.pools {
+            let kit = if pool.kind.kit { "yes" } else { "no" };
+            for (state, n) in [("wanted", pool.size), ("ready", pool.ready)] {
+                let n = i64::try_from(n).unwrap_or(i64::MAX);
+                self.kept
+                    .with_label_values(&[&*pool.kind.image, kit, state])
+                    .set(n);
+            }
+        }
+        let bytes = i64::try_from(standing.memory).unwrap_or(i64::MAX);
+        self.kept_bytes.set(bytes);
+    }
+
+    /// A new container was given a machine that was kept ready, or was not.
+    pub fn claim(&self, hit: bool) {
+        let result = if hit { "hit" } else { "missed" };
+        self.claims.with_label_values(&[result]).inc();
+    }
+
+    /// A container runs on a machine that was kept ready, so long after it was asked for.
+    pub fn claimed(&self, seconds: f64) {
+        self.claim_seconds.observe(seconds);
     }
 
     pub fn step(&self, step: Step, seconds: f64) {

@@ -24,7 +24,7 @@ use crate::control::Control;
 use crate::ready;
 use crate::runtime::{Limits, Machine, Observed, Power, RuntimeError};
 use crate::store::containers::{self, Container, Sighting};
-use crate::store::{StoreError, events, notifications, snapshots, tombstones};
+use crate::store::{StoreError, events, notifications, prespawned, snapshots, tombstones};
 use crate::tasks::Failure;
 
 /// A runtime that has not answered a step by then is taken for stuck; the step is tried again.
@@ -240,13 +240,18 @@ impl Reconciler {
             .await
             .map_err(|_| format!("the runtime said nothing for {LOOK_MOST:?}"))?
             .map_err(|error| chain(&error))?;
-        let rows = control
+        let (rows, ready) = control
             .store
-            .read("list the containers", containers::all)
+            .read("list the containers", |db| {
+                Ok((containers::all(db)?, prespawned::ids(db)?))
+            })
             .await
             .map_err(|error| chain(&error))?;
         let mut observed: HashMap<Id, Observed> =
             observed.into_iter().map(|one| (one.id, one)).collect();
+        for id in ready {
+            observed.remove(&id); // looked after by the pool that it is in
+        }
         let mut places = Vec::with_capacity(rows.len());
         let mut known = HashSet::with_capacity(rows.len());
         for row in &rows {
@@ -308,7 +313,7 @@ impl Reconciler {
                 .read("look up a machine without a container", move |db| {
                     Ok((
                         containers::find(db, id)?.is_some(),
-                        tombstones::has(db, id)?,
+                        prespawned::ids(db)?.contains(&id) || tombstones::has(db, id)?,
                     ))
                 })
                 .await;
@@ -366,9 +371,13 @@ impl Reconciler {
                     ..Failures::default()
                 };
             }
-            let observed = match tokio::time::timeout(LOOK_MOST, control.runtime.observe_one(id))
-                .await
-            {
+            let look = async {
+                match control.prespawn.recall(&row) {
+                    Some(observed) => Ok(Some(observed)),
+                    None => control.runtime.observe_one(id).await,
+                }
+            };
+            let observed = match tokio::time::timeout(LOOK_MOST, look).await {
                 Ok(Ok(observed)) => observed,
                 Ok(Err(error)) => {
                     tracing::warn!(container.id = %id, error = %chain(&error), "could not look at container {id}");
@@ -454,7 +463,13 @@ impl Reconciler {
                 }
                 step => step,
             };
-            match self.perform(step, &row, seen, changed).await {
+            let performed = self
+                .perform(step, &row, seen, observed.as_ref(), changed)
+                .await;
+            if step != Step::Claim || !matches!(performed, Ok(Ended::Done)) {
+                control.prespawn.forget(id);
+            }
+            match performed {
                 Ok(Ended::Done) => {
                     acted = true;
                     failures.transient = 0;
@@ -508,7 +523,15 @@ impl Reconciler {
             .or_else(|| {
                 (status == Status::Running && seen.is_some_and(|seen| !seen.ready))
                     .then(|| json!({ "reason": "the kit does not answer yet" }))
+            })
+            .or_else(|| {
+                (status == Status::Creating && row.status == Status::Claiming)
+                    .then(|| containers::missed("the machine that was kept ready does not run"))
             });
+        if (row.status, status) == (Status::Claiming, Status::Running) {
+            let millis = u32::try_from(now - row.created_at).unwrap_or_default();
+            control.metrics.claimed(f64::from(millis) / 1000.0);
+        }
         let triggered_by = if acted {
             row.requested_by.clone()
         } else {
@@ -536,6 +559,7 @@ impl Reconciler {
         step: Step,
         row: &Container,
         seen: Option<Seen>,
+        observed: Option<&Observed>,
         changed: &Notify,
     ) -> Result<Ended, StoreError> {
         let control = &self.control;
@@ -569,8 +593,8 @@ impl Reconciler {
                 })
                 .await?;
         }
-        let mut size = None;
-        let act = self.act(step, row, &mut size);
+        let (mut size, mut machine) = (None, observed.cloned());
+        let act = self.act(step, row, &mut size, &mut machine);
         let result = if step == Step::Stop {
             // The machine may take its time to shut down; the user need not wait for it.
             let mut act = Box::pin(act);
@@ -602,6 +626,25 @@ impl Reconciler {
                     .store
                     .write("note a made container", move |db| {
                         containers::made(db, id, version)
+                    })
+                    .await?;
+            }
+            Step::Claim => {
+                control
+                    .store
+                    .write("note a claimed machine", move |db| {
+                        containers::claimed(db, id, version)
+                    })
+                    .await?;
+                machine
+                    .into_iter()
+                    .for_each(|seen| control.prespawn.remember(seen));
+            }
+            Step::Adopt => {
+                control
+                    .store
+                    .write("note that the engine knows of a claim", move |db| {
+                        containers::adopted(db, id)
                     })
                     .await?;
             }
@@ -658,12 +701,14 @@ impl Reconciler {
         Ok(Ended::Done)
     }
 
-    /// `size` is that of a snapshot that was taken.
+    /// `size` is that of a snapshot that was taken; `seen` is how the machine was last seen, and is
+    /// now after a claim.
     async fn act(
         &self,
         step: Step,
         row: &Container,
         size: &mut Option<u64>,
+        seen: &mut Option<Observed>,
     ) -> Result<(), RuntimeError> {
         let runtime = &self.control.runtime;
         let (id, limits) = (row.id, self.control.config.machine_limits);
@@ -683,6 +728,15 @@ impl Reconciler {
         let act = async {
             match step {
                 Step::Create => runtime.create(&machine(row, limits)).await,
+                Step::Claim => {
+                    let before = seen.take().ok_or(RuntimeError::NoMachine(id))?;
+                    *seen = Some(runtime.claim(&machine(row, limits), &before).await?);
+                    Ok(())
+                }
+                Step::Adopt => {
+                    let unchanged = row.applied >= row.version;
+                    runtime.adopt(&machine(row, limits), unchanged).await
+                }
                 Step::Start => runtime.start(id).await,
                 Step::Stop => runtime.stop(id, self.control.config.pace.grace).await,
                 Step::Kill => runtime.kill(id).await,
@@ -749,6 +803,20 @@ impl Reconciler {
         };
         control.tasks.failed(id, failure);
         tracing::warn!(container.id = %id, %step, kind, error = %reason, "{step} of container {id} failed");
+        if step == Step::Claim && (forever || failures.transient >= attempts) {
+            // Another is made in its place.
+            let row = row.clone();
+            let written = control
+                .store
+                .write("give up a machine that was kept ready", move |db| {
+                    containers::spoilt(db, &row, &reason, now)
+                })
+                .await;
+            if let Err(error) = written {
+                self.database_failed(id, &error, failures, changed).await;
+            }
+            return;
+        }
         // A deletion is never given up: what is left would be nobody's.
         if !forever || matches!(step, Step::Delete | Step::Purge | Step::Drop) {
             failures.transient += 1;

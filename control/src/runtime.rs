@@ -149,6 +149,8 @@ pub enum RuntimeError {
     Permanent { act: &'static str, reason: String },
 }
 
+const UNREADY: &str = "keep machines ready in advance";
+
 /// What runs machines. Every act is idempotent: asked twice, or again after a crash anywhere in
 /// between, it ends in the same state.
 #[async_trait]
@@ -217,6 +219,47 @@ pub trait Runtime: Send + Sync + 'static {
     /// Make the disk of a machine that is off what its source's is now; it keeps its identity,
     /// and has to be told its settings again by an update.
     async fn sync(&self, machine: &Machine, source: Id) -> Result<(), RuntimeError>;
+
+    /// Whether machines can be kept ready in advance; those below are of no use otherwise.
+    fn keeps_ready(&self) -> bool {
+        false
+    }
+
+    /// Tells what a machine that is made of this image now is made of: where it says something else
+    /// than before, one that was made before is out of date.
+    async fn edition(&self, image: &str) -> Result<String, RuntimeError> {
+        let _ = image;
+        Err(RuntimeError::Unsupported(UNREADY))
+    }
+
+    /// Wait until what its start set off is over, so that it has all that makes it one of its own.
+    async fn settle(&self, id: Id) -> Result<(), RuntimeError> {
+        let _ = id;
+        Err(RuntimeError::Unsupported(UNREADY))
+    }
+
+    /// Whether a machine that is kept ready, as this database says, is that by the engine's word as
+    /// well: where the database is an old copy, it may hold somebody's data by now.
+    async fn is_nobodys(&self, id: Id) -> Result<bool, RuntimeError> {
+        let _ = id;
+        Ok(false)
+    }
+
+    /// Make a machine that was kept ready the one that is described: it is on afterwards, with name,
+    /// variables, key and devices, before any of its programs serves anybody. `seen` is how it was
+    /// last seen, on or frozen. What the engine itself has to know may be left to
+    /// [`Runtime::adopt`].
+    async fn claim(&self, machine: &Machine, seen: &Observed) -> Result<Observed, RuntimeError> {
+        let _ = (machine, seen);
+        Err(RuntimeError::Unsupported(UNREADY))
+    }
+
+    /// Have the engine know what a claim did. `unchanged` where nothing in `machine` has changed
+    /// since.
+    async fn adopt(&self, machine: &Machine, unchanged: bool) -> Result<(), RuntimeError> {
+        let _ = (machine, unchanged);
+        Err(RuntimeError::Unsupported(UNREADY))
+    }
 
     /// Whether [`Runtime::enforce`] can do anything.
     fn keeps_policies(&self) -> bool {

@@ -20,6 +20,7 @@ use crate::certificates;
 use crate::config::Config;
 use crate::control::{Control, OpenError};
 use crate::idle;
+use crate::prespawn;
 use crate::reconcile;
 use crate::runtime::Runtime;
 use crate::store::containers;
@@ -97,6 +98,7 @@ pub async fn serve(
     let working = tokio::spawn(reconcile::run(control.clone()));
     let hearing = tokio::spawn(wake::serve(control.clone(), waited_for));
     let idling = tokio::spawn(idle::run(control.clone()));
+    let preparing = tokio::spawn(prespawn::run(control.clone()));
     let watching = tokio::spawn(certificates::watch(control.clone()));
     let feeding = tokio::spawn({
         let control = control.clone();
@@ -146,6 +148,7 @@ pub async fn serve(
     feeding.abort();
     hearing.abort();
     idling.abort();
+    preparing.abort();
     watching.abort();
     if let Some(measured) = measured {
         measured.abort();
@@ -224,6 +227,7 @@ fn metrics_router(control: Control) -> Router {
             let tasks = control.tasks.list();
             let running = tasks.iter().filter(|task| task.step.is_some()).count();
             control.metrics.tasks(running, tasks.len() - running);
+            control.metrics.kept(&control.prespawn.standing());
             match control
                 .store
                 .read("count containers", containers::census)

@@ -13,6 +13,7 @@ pub mod migrations;
 pub mod networks;
 pub mod node;
 pub mod notifications;
+pub mod prespawned;
 pub mod projects;
 pub mod rules;
 pub mod sessions;

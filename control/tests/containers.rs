@@ -411,9 +411,8 @@ async fn what_cannot_be_made_is_refused_with_the_reason() {
     me.post(&path, json!({ "server_id": server, "kvm": true }))
         .await
         .refused(403);
-    me.post(&path, json!({ "server_id": server, "prespawn": true }))
-        .await
-        .refused(403);
+    let both = json!({ "server_id": server, "prespawn": true, "bypass_prespawn": true });
+    assert_eq!(me.post(&path, both).await.wrong_field(), "/bypass_prespawn");
     let nowhere = format!("/api/v1/projects/{}/containers", Id([3; 12]));
     me.post(&nowhere, json!({ "server_id": server }))
         .await

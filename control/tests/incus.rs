@@ -38,6 +38,52 @@ if to:
 while True:
     server.accept()[0].close()
 "#;
+/// Stands in for the kit of a machine that is kept ready: it becomes whom the host says.
+const STAND_IN_TO_BE: &str = r#"#!/usr/bin/python3
+import json, os, socket
+at = "/hoody/run/kit.sock"
+if os.path.lexists(at):
+    os.unlink(at)
+server = socket.socket(socket.AF_UNIX)
+server.bind(at)
+server.listen(16)
+to = os.environ.get("NOTIFY_SOCKET")
+if to:
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.sendto(b"READY=1", "\0" + to[1:] if to[0] == "@" else to)
+while True:
+    asker = server.accept()[0]
+    said = asker.makefile("rwb")
+    line = said.readline()
+    if not line:
+        asker.close()
+        continue
+    length = 0
+    while True:
+        header = said.readline().decode().strip().lower()
+        if not header:
+            break
+        if header.startswith("content-length:"):
+            length = int(header.split(":")[1])
+    asked = said.read(length)
+    if not line.startswith(b"POST /identity "):
+        said.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+    elif os.path.exists("/etc/refuse"):
+        said.write(b"HTTP/1.1 500 No\r\ncontent-length: 6\r\n\r\nI wont")
+    else:
+        asked = json.loads(asked)
+        for file in asked["files"]:
+            if file["text"] is None:
+                os.makedirs(file["path"], exist_ok=True)
+            else:
+                open(file["path"], "w").write(file["text"])
+            os.chown(file["path"], file["owner"], file["owner"])
+            os.chmod(file["path"], file["mode"])
+        socket.sethostname(asked["hostname"])
+        said.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    said.flush()
+    asker.close()
+"#;
 const GRACE: Duration = Duration::from_secs(30);
 const READY: Duration = Duration::from_secs(60);
 
@@ -68,6 +114,37 @@ impl Rig {
         .unwrap();
         engine.enforce(BTreeMap::new()).await.unwrap();
         Rig { engine, directory }
+    }
+
+    /// With another kit for the machines that are made from now on.
+    fn with_kit(self, program: &str) -> Rig {
+        let kitd = self.directory.path().join("kit/bin/kitd");
+        std::fs::write(kitd, program).unwrap();
+        self
+    }
+
+    /// Have one ready as a pool does, and hold it still. What tells it from others.
+    async fn keep_ready(&self, machine: &Machine) -> (Observed, String) {
+        let id = machine.id;
+        self.engine.create(machine).await.unwrap();
+        self.engine.start(id).await.unwrap();
+        if machine.kit {
+            self.ready(id).await;
+        }
+        self.engine.settle(id).await.unwrap();
+        let who = self.who_is(id).await;
+        self.engine.freeze(id).await.unwrap();
+        (self.see(id).await, who)
+    }
+
+    /// What tells a machine from others, a line each.
+    async fn who_is(&self, id: Id) -> String {
+        let line = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub /sys/class/net/eth0/address
+            ip -4 -brief address show eth0 | sed 's,@[^ ]*,,' | tr -s ' '
+            head -1 /proc/self/uid_map | tr -s ' '
+            find /run/log/journal /var/log/journal -mindepth 1 -maxdepth 1 -type d -printf '%f\\n' | sort -u
+            sha256sum /etc/ssh/ssh_host_ed25519_key | cut -c-64";
+        self.sh(id, line).await
     }
 
     /// Make a machine, turn it on, and wait until its kit is there.
@@ -1210,5 +1287,172 @@ while True: s.accept()[0].close()'; until grep -q 1F40 /proc/net/tcp; do sleep 0
     rig.engine.enforce(only(id, Egress::Blocked)).await.unwrap();
     assert!(reached());
     rig.engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
+
+/// A machine as a pool makes it.
+fn nobodys(kit: bool) -> Machine {
+    Machine {
+        project: Id([0; 12]),
+        hostname: "computer".to_owned(),
+        environment: Vec::new(),
+        ssh_public_key: None,
+        autostart: false,
+        kit,
+        ..machine()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_were_kept_ready_become_those_of_two() {
+    let rig = Rig::start().await.with_kit(STAND_IN_TO_BE);
+    let engine = &rig.engine;
+    let edition = engine.edition("debian-13").await.unwrap();
+    assert!(matches!(
+        engine.edition("windows-11").await,
+        Err(RuntimeError::NoImage(_))
+    ));
+    let mut before = Vec::new();
+    for _ in 0..2 {
+        let ready = nobodys(true);
+        let (seen, who) = rig.keep_ready(&ready).await;
+        assert_eq!(seen.power, Power::Frozen);
+        assert!(engine.usage(ready.id).await.unwrap().memory > 1 << 20);
+        before.push((ready, seen, who));
+    }
+    // The disks are those of no other, and nothing on them is the same that must not be.
+    for line in 0.. {
+        let [one, other] = [&before[0].2, &before[1].2].map(|who| who.lines().nth(line));
+        let (Some(one), Some(other)) = (one, other) else {
+            assert!(line >= 7, "too little was compared: {}", before[0].2);
+            break;
+        };
+        assert_ne!(one, other, "line {line}");
+    }
+    let mut owned = Vec::new();
+    for (number, (ready, seen, who)) in before.iter().enumerate() {
+        let claimed = Machine {
+            id: ready.id,
+            hostname: format!("web-{number}"),
+            environment: vec![("GREETING".to_owned(), format!("hello {number}"))],
+            ssh_public_key: Some(format!("ssh-ed25519 AAAA{number} me@here")),
+            ..machine()
+        };
+        let begun = Instant::now();
+        let now = engine.claim(&claimed, seen).await.unwrap();
+        println!("claimed in {:?}", begun.elapsed());
+        assert_eq!((now.power, now.ready), (Power::On, true));
+        assert_eq!((now.address, now.owners), (seen.address, seen.owners));
+        let begun = Instant::now();
+        if number == 0 {
+            // The first control was killed before the engine knew: asked again, the same again.
+            engine.claim(&claimed, &now).await.unwrap();
+        }
+        engine.adopt(&claimed, true).await.unwrap();
+        println!("adopted in {:?}", begun.elapsed());
+        engine.adopt(&claimed, true).await.unwrap();
+        let seen = rig.see(ready.id).await;
+        assert_eq!((seen.power, seen.ready), (Power::On, true));
+        let id = ready.id;
+        assert_eq!(
+            rig.sh(
+                id,
+                "hostname; cat /etc/hostname; su - user -c 'echo $GREETING'"
+            )
+            .await,
+            format!("web-{number}\nweb-{number}\nhello {number}")
+        );
+        let keys = "cat /root/.ssh/authorized_keys /home/user/.ssh/authorized_keys; stat -c '%U %a' /home/user/.ssh";
+        assert_eq!(
+            rig.sh(id, keys).await,
+            format!("ssh-ed25519 AAAA{number} me@here\nssh-ed25519 AAAA{number} me@here\nuser 700")
+        );
+        // It is who it was born as, which nobody else ever was; of the pool it says nothing.
+        assert_eq!(&rig.who_is(id).await, who);
+        let left =
+            "grep -rsl computer /etc/hostname /etc/hosts /etc/environment /hoody /ramdisk || true";
+        assert_eq!(rig.sh(id, left).await, "");
+        assert_eq!(
+            rig.sh(id, "ls /hoody/run; ls -A /ramdisk").await,
+            "kit.sock"
+        );
+        assert_eq!(rig.sh(id, "getent hosts $(hostname) | wc -l").await, "1");
+        owned.push(claimed);
+    }
+    // The engine knows all of it: an update that changes nothing writes nothing.
+    let id = owned[0].id;
+    rig.sh(id, "echo mine >> /etc/environment").await;
+    engine.update(&owned[0]).await.unwrap();
+    assert!(rig.sh(id, "cat /etc/environment").await.contains("mine"));
+    // A start of its own leaves it who it is.
+    engine.stop(id, GRACE).await.unwrap();
+    engine.start(id).await.unwrap();
+    rig.ready(id).await;
+    assert_eq!(rig.sh(id, "hostname").await, "web-0");
+    assert_eq!(rig.who_is(id).await, before[0].2);
+    // Another kit is another edition.
+    let kitd = rig.directory.path().join("kit/bin/kitd");
+    std::fs::write(&kitd, STAND_IN).unwrap();
+    assert_ne!(engine.edition("debian-13").await.unwrap(), edition);
+    for machine in &owned {
+        engine.delete(machine.id).await.unwrap();
+        rig.is_gone(machine.id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_cannot_be_ends_in_words() {
+    let rig = Rig::start().await.with_kit(STAND_IN_TO_BE);
+    let engine = &rig.engine;
+    let ready = nobodys(true);
+    let id = ready.id;
+    engine.create(&ready).await.unwrap();
+    engine.start(id).await.unwrap();
+    let on = rig.ready(id).await;
+    rig.sh(id, "touch /etc/refuse").await;
+    let claimed = Machine { id, ..machine() };
+    let refused = engine.claim(&claimed, &on).await;
+    let Err(RuntimeError::Permanent { reason, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(reason.contains("I wont"), "{reason}");
+    rig.sh(id, "systemctl stop hoody-kit; rm -f /hoody/run/kit.sock")
+        .await;
+    assert!(matches!(
+        engine.claim(&claimed, &on).await,
+        Err(RuntimeError::Permanent { .. })
+    ));
+    engine.delete(id).await.unwrap();
+    rig.is_gone(id).await;
+}
+
+/// Without a kit the engine does all of it; with `/dev/kvm` a part.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_a_kit_is_claimed_too() {
+    let rig = Rig::start().await;
+    let engine = &rig.engine;
+    let ready = nobodys(false);
+    let id = ready.id;
+    let (seen, who) = rig.keep_ready(&ready).await;
+    assert_eq!(seen.power, Power::Frozen);
+    let claimed = Machine {
+        id,
+        kit: false,
+        kvm: engine.has_kvm(),
+        ..machine()
+    };
+    engine.claim(&claimed, &seen).await.unwrap();
+    let kvm = if claimed.kvm { "kvm" } else { "" };
+    assert_eq!(
+        rig.sh(
+            id,
+            "hostname; su - user -c 'echo $GREETING'; ls /dev | grep '^kvm$' || true"
+        )
+        .await,
+        format!("web\nhello \"you\"\n{kvm}").trim()
+    );
+    engine.adopt(&claimed, true).await.unwrap();
+    assert_eq!(rig.who_is(id).await, who);
+    engine.delete(id).await.unwrap();
     rig.is_gone(id).await;
 }

@@ -17,6 +17,7 @@ use routes::Zone;
 
 mod certificates;
 mod dns;
+mod prespawn;
 
 pub use certificates::{Certificates, Mode};
 pub use dns::{Challenge, Dns};
@@ -157,6 +158,16 @@ const SETTINGS: &[Setting] = &[
         help: "Processes and threads that one container may have [default: 16384]",
     },
     Setting {
+        key: "prespawn.pools",
+        value: "IMAGE=NUMBER|off",
+        help: "Machines that are booted in advance, for whoever makes a container next, with commas between kinds; IMAGE/bare is one without the kit [default: of debian-13 one for every 8GiB of this machine's memory, at most 4]",
+    },
+    Setting {
+        key: "prespawn.memory",
+        value: "SIZE",
+        help: "Memory that they may hold together [default: a thirty-second of this machine's]",
+    },
+    Setting {
         key: "images",
         value: "DIRECTORY",
         help: "Where built images are kept [default: images in the state directory]",
@@ -290,6 +301,9 @@ pub struct Config {
     machine_memory: Option<u64>,
     machine_disk: Option<u64>,
     machine_processes: u32,
+    /// Machines that are kept ready.
+    prespawn_pools: Vec<control::prespawn::Pool>,
+    prespawn_memory: Option<u64>,
     pub images: PathBuf,
     pub kitd: PathBuf,
     pub setup: PathBuf,
@@ -456,6 +470,12 @@ impl Config {
             machine_memory: size(values.get("machine.memory"))?,
             machine_disk: size(values.get("machine.disk"))?,
             machine_processes: processes(values.get("machine.processes"))?,
+            prespawn_pools: prespawn::pools(
+                values.get("prespawn.pools"),
+                runtime,
+                control::node::memory(),
+            )?,
+            prespawn_memory: size(values.get("prespawn.memory"))?,
             images: path("images", state.join("images")),
             kitd: path("kitd", sources.beside.join("kitd")),
             setup: path("setup", sources.beside.join("setup")),
@@ -481,6 +501,15 @@ impl Config {
             memory: Some(memory.max(LEAST_BYTES)),
             disk: Some(self.machine_disk.unwrap_or(usual)),
             processes: Some(self.machine_processes),
+        }
+    }
+
+    /// Machines that are kept ready, and what they may hold.
+    pub fn prespawn(&self) -> control::prespawn::Settings {
+        let usual = || prespawn::usual_memory(control::node::memory());
+        control::prespawn::Settings {
+            pools: self.prespawn_pools.clone(),
+            memory: self.prespawn_memory.unwrap_or_else(usual),
         }
     }
 
@@ -560,9 +589,11 @@ impl Config {
         let (proxy_metrics, control_metrics) = (self.proxy_metrics, self.control_metrics);
         let (memory, disk) = (self.machine_memory, self.machine_disk);
         let processes = self.machine_processes;
+        let (pools, ready) = (&self.prespawn_pools, self.prespawn_memory);
         format!(
             "{state:?} {domain} {node} {http} {https} {bind:?} {senders:?} {resolvers:?} {dns:?} {challenge:?} {runtime} {engine} {engine_socket:?} {kitd:?} \
-             {certificates:?} {proxy_metrics:?} {control_metrics:?} {memory:?} {disk:?} {processes}"
+             {certificates:?} {proxy_metrics:?} {control_metrics:?} {memory:?} {disk:?} {processes} \
+             {pools:?} {ready:?}"
         )
     }
 }

@@ -208,6 +208,7 @@ pub fn run_control(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         settings.metrics = config.control_metrics;
         settings.certificates = Some(certs::told(&config, &state));
         settings.machine_limits = config.machine_limits(machines.space());
+        settings.prespawn = config.prespawn();
         Box::pin(control::serve(settings, machines, told_to_end()?)).await?;
         Ok(ExitCode::SUCCESS)
     })

@@ -6,5 +6,5 @@ mod crash;
 mod life;
 mod machine;
 mod network;
+mod prespawn;
 mod services;
-mod terminal;

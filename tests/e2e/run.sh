@@ -42,7 +42,7 @@ PYTHON
 )"
 read -r http https <<< "$ports"
 up=("$hoody" up --node e2e --http "$http" --https "$https" --engine-name hoodye2e --metrics-proxy off
-  --metrics-control off --images "$cache/images" --kitd "$bin/kitd" --setup hoody/setup --recipe control/image)
+  --metrics-control off --prespawn-pools debian-13=2 --images "$cache/images" --kitd "$bin/kitd" --setup hoody/setup --recipe control/image)
 first="$("${up[@]}")"
 printf '%s\n' "$first"
 again="$("${up[@]}")"

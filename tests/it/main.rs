@@ -24,7 +24,6 @@ mod realms;
 mod smoke;
 mod snapshots;
 mod terminal;
-mod terminal_drops;
 mod terminal_screen;
 mod terminal_system;
 mod terminal_ws;

@@ -7,7 +7,8 @@ use routes::Id;
 use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::kvm;
 use super::page::{Asked, Limit, Order, Page, Pagination};
@@ -19,11 +20,13 @@ use super::text::{
 };
 use crate::auth::permissions::Permission;
 use crate::auth::{Principal, broken};
-use crate::container::{Status, Wants};
+use crate::container::{Claim, Status, Wants};
 use crate::control::Control;
 use crate::edge;
+use crate::prespawn::{self, Wish};
 use crate::reconcile::hostname;
 use crate::store::containers::{Clash, Filter, Owned, Request};
+use crate::store::prespawned::{self, Member, State};
 use crate::store::rules::Owner;
 use crate::store::snapshots::Disk;
 use crate::store::{self, containers};
@@ -39,7 +42,9 @@ pub const VARIABLES_BYTES: usize = 256 << 10;
 #[derive(Serialize, JsonSchema)]
 pub struct Container {
     id: String,
-    project_id: String,
+    /// None where it is a machine that is kept ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project_id: Option<String>,
     project_alias: Option<String>,
     server_id: Option<String>,
     /// The node's label in the container's URLs.
@@ -58,6 +63,7 @@ pub struct Container {
     autostart: bool,
     ramdisk_scope: &'static str,
     ramdisk: bool,
+    /// Its machine was kept ready before it was asked for.
     prespawn: bool,
     is_default: bool,
     status: &'static str,
@@ -129,7 +135,7 @@ impl Container {
         let size = |bytes: u64| (bytes > 0).then(|| (bytes as f64 / GIB * 10.0).round() / 10.0);
         Container {
             id: container.id.to_string(),
-            project_id: container.project.to_string(),
+            project_id: Some(container.project.to_string()),
             project_alias: Some(project.alias.clone()),
             server_id: Some(control.identity.id.to_string()),
             server_name: Some(control.config.node.clone()),
@@ -159,7 +165,7 @@ impl Container {
             autostart: container.autostart,
             ramdisk_scope: "container",
             ramdisk: container.ramdisk,
-            prespawn: false,
+            prespawn: container.prespawned,
             is_default: false,
             status: container.status.as_str(),
             environment_vars: container.environment.clone(),
@@ -196,6 +202,68 @@ impl Container {
             proxy_domains_count: around.aliases.len(),
         }
     }
+}
+
+/// What a list shows of a machine that is kept ready. Its own id becomes the key to the URLs of
+/// whoever is given it: another stands in its place, from which it cannot be told.
+fn kept_ready(control: &Control, member: &Member, pool: &prespawn::Pool) -> Container {
+    let mut shown = [0; 12];
+    shown.copy_from_slice(&Sha256::digest(format!("kept ready {}", member.id))[..12]);
+    let id = Id(shown);
+    let nobody = store::projects::Project {
+        id: Id([0; 12]),
+        user: Id([0; 12]),
+        alias: String::new(),
+        color: String::new(),
+        max_containers: None,
+        realms: Vec::new(),
+        created_at: member.since,
+        updated_at: member.since,
+    };
+    let container = store::containers::Container {
+        id,
+        project: nobody.id,
+        name: format!("prespawn-{}", &id.to_string()[..8]),
+        color: "#808080".to_owned(),
+        image: Some(pool.kind.image.clone()),
+        kit: pool.kind.kit,
+        autostart: false,
+        ramdisk: control.runtime.has_ramdisks(),
+        kvm: false,
+        environment: BTreeMap::new(),
+        ssh_public_key: None,
+        comment: None,
+        realms: Vec::new(),
+        wants: Wants::Frozen,
+        force: false,
+        restart_from: None,
+        version: 1,
+        applied: 1,
+        revision: 1,
+        requested_by: "system".to_owned(),
+        failure: None,
+        prespawned: true,
+        claim: None,
+        made: true,
+        status: match member.state {
+            State::Making => Status::Creating,
+            State::Ready => Status::Paused,
+            State::Dropping => Status::Deleting,
+        },
+        status_since: member.since,
+        incarnation: 0,
+        started_at: None,
+        created_at: member.since,
+        updated_at: member.since,
+        disk: Disk::default(),
+    };
+    let owned = Owned {
+        container,
+        project: nobody,
+    };
+    let mut shown = Container::of(control, &owned, &Around::default(), false);
+    (shown.project_id, shown.project_alias) = (None, None);
+    shown
 }
 
 fn default_image(control: &Control) -> &'static str {
@@ -332,8 +400,9 @@ async fn list(
     filter: Filter,
     asked: Asked,
     domains: bool,
+    ready: bool,
 ) -> Result<Containers, Fault> {
-    let (page, total) = control
+    let (page, total, members) = control
         .store
         .read("list containers", move |db| {
             let (page, total) = containers::list(db, &filter, asked.slice())?;
@@ -341,16 +410,33 @@ async fn list(
                 let around = Around::of(db, &owned)?;
                 Ok((owned, around))
             });
-            Ok((page.collect::<rusqlite::Result<Vec<_>>>()?, total))
+            let members = match ready {
+                true => prespawned::all(db)?,
+                false => Vec::new(),
+            };
+            Ok((page.collect::<rusqlite::Result<Vec<_>>>()?, total, members))
         })
         .await
         .map_err(broken)?;
+    // They come after all others.
+    let pools = &control.config.prespawn.pools;
+    let of_pool = |member: &Member| {
+        let pool = pools.iter().find(|pool| pool.kind.key() == member.kind)?;
+        Some(kept_ready(control, member, pool))
+    };
+    let members: Vec<Container> = members.iter().filter_map(of_pool).collect();
+    let (all, slice) = (total + members.len() as u64, asked.slice());
+    let before = usize::try_from(slice.offset.saturating_sub(total)).unwrap_or(usize::MAX);
+    let room = usize::try_from(slice.limit).unwrap_or(usize::MAX);
+    let room = room.saturating_sub(page.len());
+    let owned = page
+        .iter()
+        .map(|(owned, around)| Container::of(control, owned, around, domains));
     Ok(Containers {
-        containers: page
-            .iter()
-            .map(|(owned, around)| Container::of(control, owned, around, domains))
+        containers: owned
+            .chain(members.into_iter().skip(before).take(room))
             .collect(),
-        pagination: asked.pagination(total),
+        pagination: asked.pagination(all),
     })
 }
 
@@ -368,6 +454,10 @@ pub struct List {
     /// Whether to name the aliases that lead to each.
     #[serde(default)]
     include_proxy_domains: bool,
+    /// For administrators: whether to list machines that are kept ready and are nobody's yet, after
+    /// all others. Their ids are stand-ins: nothing can be asked of them.
+    #[serde(default)]
+    include_prespawn: bool,
     /// Whether to list those that are being deleted.
     #[serde(default)]
     include_deleting: bool,
@@ -395,7 +485,12 @@ impl Operation for List {
             realms: principal.realms(),
             deleting: self.include_deleting,
         };
-        list(&control, filter, asked, self.include_proxy_domains).await
+        // In no realm and of no account: whoever sees all of the node sees them.
+        let ready = self.include_prespawn
+            && principal.user.is_admin
+            && principal.may(Permission::Monitoring).is_ok()
+            && principal.realms().see(&[]);
+        list(&control, filter, asked, self.include_proxy_domains, ready).await
     }
 }
 
@@ -411,6 +506,10 @@ pub struct ListByProject {
     /// Whether to name the aliases that lead to each.
     #[serde(default)]
     include_proxy_domains: bool,
+    /// Whether to list machines that are kept ready: none of them is in a project.
+    #[serde(default)]
+    #[expect(dead_code, reason = "it changes nothing")]
+    include_prespawn: bool,
     /// Whether to list those that are being deleted.
     #[serde(default)]
     include_deleting: bool,
@@ -438,14 +537,15 @@ impl Operation for ListByProject {
             realms: principal.realms(),
             deleting: self.include_deleting,
         };
-        list(&control, filter, asked, self.include_proxy_domains).await
+        list(&control, filter, asked, self.include_proxy_domains, false).await
     }
 }
 
 /// Make a container in a project and start it.
 ///
-/// The answer comes at once with `status: creating`; the container is `running` when its kit
-/// answers at its URLs. Where it cannot be made, it becomes `failed`, and its status logs say why.
+/// The answer comes at once with `status: creating`, or `claiming` where a machine was ready; the
+/// container is `running` when its kit answers at its URLs. Where it cannot be made, it becomes
+/// `failed`, and its status logs say why.
 #[derive(Deserialize, JsonSchema)]
 pub struct Create {
     /// The project.
@@ -478,9 +578,14 @@ pub struct Create {
     /// outlives restarts of the container, and ends with the container and with the host's boot.
     #[serde(default = "yes")]
     ramdisk: bool,
-    /// Not for callers.
+    /// Ask for a machine that was booted in advance and answers within moments. Where none is ready,
+    /// one is made, and the status logs say why; the same is done without asking where the node
+    /// keeps machines of the kind.
     #[serde(default)]
     prespawn: bool,
+    /// Have a machine made in any case.
+    #[serde(default)]
+    bypass_prespawn: bool,
     /// Realms it belongs to, beside that of the URL.
     #[serde(default)]
     realm_ids: Vec<IdText>,
@@ -508,6 +613,8 @@ pub struct New {
     pub named: bool,
     /// How many there may be on the node.
     pub of_node: u32,
+    /// Whether a machine that was kept ready is to be its own.
+    pub wish: Wish,
 }
 
 pub enum Refused {
@@ -536,8 +643,11 @@ impl Operation for Create {
                 return Err(kvm::not_here());
             }
         }
-        if self.prespawn {
-            return Err(Fault::forbidden("`prespawn` is not for callers").code("PERMISSION_DENIED"));
+        if self.prespawn && self.bypass_prespawn {
+            return Err(invalid(
+                "bypass_prespawn",
+                "a machine that was kept ready is asked for with `prespawn`; leave one of them out",
+            ));
         }
         let named = self
             .name
@@ -570,6 +680,8 @@ impl Operation for Create {
             revision: 1,
             requested_by: principal.label(),
             failure: None,
+            prespawned: false,
+            claim: None,
             made: false,
             status: Status::Creating,
             status_since: now,
@@ -579,10 +691,20 @@ impl Operation for Create {
             updated_at: now,
             disk: Disk::default(),
         };
+        let wish = match self.bypass_prespawn {
+            true => Wish::None,
+            false => {
+                let image = container.image.as_deref();
+                let image = image.unwrap_or_else(|| default_image(&control));
+                prespawn::wish(&control, &container, image, self.prespawn)
+            }
+        };
+        let wished = wish != Wish::None;
         let new = New {
             named: named.is_some(),
             of_node: control.config.limits.containers_per_node,
             container,
+            wish,
         };
         let name = new.container.name.clone();
         let written = control
@@ -592,6 +714,10 @@ impl Operation for Create {
             .map_err(broken)?;
         let owned = written.map_err(|refused| refusal(refused, self.id.0, &name))?;
         control.nudges.nudge(owned.container.id);
+        if wished {
+            control.metrics.claim(owned.container.prespawned);
+            control.prespawn.nudge();
+        }
         Ok(Container::of(&control, &owned, &Around::default(), false))
     }
 }
@@ -602,6 +728,7 @@ pub fn add(db: &Connection, new: New) -> rusqlite::Result<Result<Owned, Refused>
         mut container,
         named,
         of_node,
+        wish,
     } = new;
     // The project may have been deleted since it was looked up.
     let Some(project) = store::projects::find(db, container.project)? else {
@@ -621,7 +748,24 @@ pub fn add(db: &Connection, new: New) -> rusqlite::Result<Result<Owned, Refused>
         }
         container.name = words::name();
     }
-    containers::insert(db, &container)?;
+    let metadata = match wish {
+        Wish::None => None,
+        Wish::Missed(reason) => Some(containers::missed(&reason)),
+        Wish::One { kind, edition } => match prespawned::take(db, &kind, &edition)? {
+            Some(id) => {
+                // The machine has had the id from its beginning, and nobody was told.
+                container.id = id;
+                container.prespawned = true;
+                container.claim = Some(Claim::Open);
+                container.status = Status::Claiming;
+                Some(json!({ "prespawn": "claimed" }))
+            }
+            None => Some(containers::missed(
+                "no machine was ready; the next are being made",
+            )),
+        },
+    };
+    containers::insert(db, &container, metadata)?;
     Ok(Ok(Owned { container, project }))
 }
 

@@ -15,6 +15,7 @@ use crate::container::{Status, Wants};
 use crate::control::Control;
 use crate::edge;
 use crate::policies;
+use crate::prespawn::Wish;
 use crate::runtime::Source;
 use crate::store::rules::Owner;
 use crate::store::{self, Realms, containers, snapshots};
@@ -104,6 +105,8 @@ impl Operation for Copy {
             requested_by: principal.label(),
             failure: None,
             made: false,
+            prespawned: false,
+            claim: None,
             status: Status::Copying,
             status_since: now,
             incarnation: 0,
@@ -117,6 +120,7 @@ impl Operation for Copy {
             container,
             named: named.is_some(),
             of_node: control.config.limits.containers_per_node,
+            wish: Wish::None,
         };
         let (firewall, network) = (self.copy_firewall_rules, self.copy_network_rules);
         let secrets = control.secrets.clone();

@@ -45,6 +45,7 @@ pub struct MyImage {
 
 impl Image {
     fn of(control: &Control, image: runtime::Image) -> Image {
+        let prespawn = control.prespawn.has_image(&image.name);
         let (os, release) = image.name.split_once('-').unwrap_or((&image.name, ""));
         Image {
             id: id(&image.name).to_string(),
@@ -61,7 +62,7 @@ impl Image {
             average_rating: 0.0,
             rating_count: 0,
             icon_url: None,
-            prespawn: false,
+            prespawn,
         }
     }
 }

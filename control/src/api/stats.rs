@@ -162,7 +162,7 @@ async fn measure(control: &Control, owned: &Owned) -> Result<(ContainerStats, Du
         status_code: match container.status {
             Status::Stopped => 102,
             Status::Running => 103,
-            Status::Creating | Status::Copying => 106,
+            Status::Creating | Status::Claiming | Status::Copying => 106,
             Status::Deleting => 107,
             Status::Paused => 110,
             Status::Failed => 112,

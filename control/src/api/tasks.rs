@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::auth::permissions::Permission;
 use crate::auth::{Principal, broken};
 use crate::control::Control;
+use crate::prespawn;
 use crate::store::containers::{self, Container};
 use crate::tasks;
 use crate::time;
 
 /// What the node is working at, the oldest first: each container that is being brought to where it
-/// should be, and those of all accounts that were given up.
+/// should be, those of all accounts that were given up, and the machines that are kept ready.
 ///
 /// For administrators; a token needs the permission `admin.monitoring`.
 #[derive(Deserialize, JsonSchema)]
@@ -23,6 +24,57 @@ pub struct List {}
 pub struct Tasks {
     tasks: Vec<Task>,
     sweep: Sweep,
+    prespawn: Prespawn,
+}
+
+/// The machines that are kept ready.
+#[derive(Serialize, JsonSchema)]
+struct Prespawn {
+    pools: Vec<Pool>,
+    /// Bytes that they hold.
+    memory: u64,
+    /// Bytes that they may hold.
+    memory_limit: u64,
+    /// `make` or `drop`: what is being done about them.
+    step: Option<&'static str>,
+    step_since: Option<String>,
+    /// Why the last try to make or remove one failed; it is tried again.
+    failure: Option<String>,
+    failed_at: Option<String>,
+}
+
+/// Machines of a kind that are kept ready.
+#[derive(Serialize, JsonSchema)]
+struct Pool {
+    image: String,
+    hoody_kit: bool,
+    /// How many there should be.
+    size: usize,
+    /// How many there are.
+    ready: usize,
+}
+
+impl Prespawn {
+    fn of(control: &Control) -> Prespawn {
+        let standing = control.prespawn.standing();
+        let pool = |kept: prespawn::Kept| Pool {
+            image: kept.kind.image,
+            hoody_kit: kept.kind.kit,
+            size: kept.size,
+            ready: kept.ready,
+        };
+        let (step, step_since) = standing.doing.unzip();
+        let (failure, failed_at) = standing.failure.unzip();
+        Prespawn {
+            pools: standing.pools.into_iter().map(pool).collect(),
+            memory: standing.memory,
+            memory_limit: control.config.prespawn.memory,
+            step,
+            step_since: step_since.map(time::text),
+            failure,
+            failed_at: failed_at.map(time::text),
+        }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -104,6 +156,7 @@ impl Operation for List {
                 ended_at: sweep.ended.map(time::text),
                 failure: sweep.failure,
             },
+            prespawn: Prespawn::of(&control),
         })
     }
 }

@@ -40,6 +40,9 @@ pub enum Act {
     Restore,
     Sync,
     Delete,
+    Settle,
+    Claim,
+    Adopt,
 }
 
 /// Where in an act.
@@ -64,7 +67,7 @@ pub enum Trouble {
 }
 
 impl Act {
-    pub const ALL: [Act; 13] = [
+    pub const ALL: [Act; 16] = [
         Act::Create,
         Act::Start,
         Act::Stop,
@@ -78,6 +81,9 @@ impl Act {
         Act::Restore,
         Act::Sync,
         Act::Delete,
+        Act::Settle,
+        Act::Claim,
+        Act::Adopt,
     ];
 
     fn name(self) -> &'static str {
@@ -95,6 +101,9 @@ impl Act {
             Act::Restore => "restore",
             Act::Sync => "sync",
             Act::Delete => "delete",
+            Act::Settle => "settle",
+            Act::Claim => "claim",
+            Act::Adopt => "adopt",
         }
     }
 }
@@ -119,6 +128,9 @@ struct World {
     policies: Mutex<BTreeMap<Id, Policy>>,
     hung: watch::Sender<u32>,
     identities: AtomicU64,
+    /// What each machine holds, in bytes.
+    memory: AtomicU64,
+    edition: Mutex<String>,
     changes: broadcast::Sender<Id>,
 }
 
@@ -181,6 +193,8 @@ impl Fake {
                 policies: Mutex::default(),
                 hung: watch::Sender::new(0),
                 identities: AtomicU64::new(1),
+                memory: AtomicU64::new(0),
+                edition: Mutex::default(),
                 changes: broadcast::Sender::new(CHANGES),
             }),
         }
@@ -321,6 +335,17 @@ impl Fake {
             .get(&id)
             .map(|entry| entry.snapshots.keys().cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// What every machine holds from now on, in bytes.
+    pub fn hold(&self, memory: u64) {
+        self.world.memory.store(memory, Ordering::Relaxed);
+    }
+
+    /// From now on machines are made of something else.
+    pub fn publish(&self, edition: &str) {
+        let kept = self.world.edition.lock();
+        edition.clone_into(&mut kept.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Give a machine that has none an identity.
@@ -711,6 +736,59 @@ impl Runtime for Fake {
         self.moment(Act::Sync, Moment::After).await
     }
 
+    fn keeps_ready(&self) -> bool {
+        true
+    }
+
+    async fn edition(&self, image: &str) -> Result<String, RuntimeError> {
+        if image != "debian-13" {
+            return Err(RuntimeError::NoImage(image.to_owned()));
+        }
+        let edition = self.world.edition.lock();
+        Ok(edition.unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn settle(&self, id: Id) -> Result<(), RuntimeError> {
+        self.change(Act::Settle, id, |_, _| Ok(())).await
+    }
+
+    async fn is_nobodys(&self, id: Id) -> Result<bool, RuntimeError> {
+        let machine = self.machine(id);
+        Ok(machine.is_none_or(|machine| machine.project == Id([0; 12])))
+    }
+
+    async fn claim(&self, machine: &Machine, seen: &Observed) -> Result<Observed, RuntimeError> {
+        let told = machine.clone();
+        self.change(Act::Claim, machine.id, move |entry, _| {
+            if !matches!(entry.power, Power::On | Power::Frozen) {
+                return Err(RuntimeError::Permanent {
+                    act: Act::Claim.name(),
+                    reason: "it is off".to_owned(),
+                });
+            }
+            entry.machine = Some(told);
+            entry.power = Power::On;
+            Ok(())
+        })
+        .await?;
+        Ok(Observed {
+            power: Power::On,
+            ready: true,
+            ..seen.clone()
+        })
+    }
+
+    async fn adopt(&self, machine: &Machine, unchanged: bool) -> Result<(), RuntimeError> {
+        let told = machine.clone();
+        self.change(Act::Adopt, machine.id, move |entry, _| {
+            if unchanged {
+                entry.machine = Some(told);
+            }
+            Ok(())
+        })
+        .await
+    }
+
     fn keeps_policies(&self) -> bool {
         true
     }
@@ -733,7 +811,10 @@ impl Runtime for Fake {
 
     async fn usage(&self, id: Id) -> Result<Usage, RuntimeError> {
         if self.machines().contains_key(&id) {
-            Ok(Usage::default())
+            Ok(Usage {
+                memory: self.world.memory.load(Ordering::Relaxed),
+                ..Usage::default()
+            })
         } else {
             Err(RuntimeError::NoMachine(id))
         }

@@ -18,6 +18,7 @@
 //! Nesting is on, so that sandboxes and containers work inside; they stay within the machine's
 //! user ids. The engine starts no machine by itself: its `/hoody/run` has to be there first.
 
+mod claim;
 mod disk;
 mod filter;
 mod freezer;
@@ -1110,6 +1111,33 @@ impl Runtime for Incus {
         // The last: as long as it is there, something of the machine is.
         let directory = self.directory(id);
         unshare(&directory).map_err(|error| host(act, &directory, &error))
+    }
+
+    fn keeps_ready(&self) -> bool {
+        true
+    }
+
+    async fn edition(&self, image: &str) -> Result<String, RuntimeError> {
+        self.edition_of(image).await
+    }
+
+    async fn settle(&self, id: Id) -> Result<(), RuntimeError> {
+        self.settle_booted(id).await
+    }
+
+    async fn is_nobodys(&self, id: Id) -> Result<bool, RuntimeError> {
+        let instance = self.instance(id).await;
+        let instance = instance.map_err(|error| failed("look at the machine", error))?;
+        let nobody = Id([0; 12]).to_string();
+        Ok(instance.is_none_or(|one| one.text(PROJECT).is_none_or(|of| *of == nobody)))
+    }
+
+    async fn claim(&self, machine: &Machine, seen: &Observed) -> Result<Observed, RuntimeError> {
+        self.claim_ready(machine, seen).await
+    }
+
+    async fn adopt(&self, machine: &Machine, unchanged: bool) -> Result<(), RuntimeError> {
+        self.adopt_claimed(machine, unchanged).await
     }
 
     fn keeps_policies(&self) -> bool {

@@ -12,7 +12,7 @@ use super::projects::Project;
 use super::snapshots::{self, COLUMNS, Disk};
 use super::status_logs::{self, StatusLog};
 use super::{Realms, Slice};
-use crate::container::{Desired, Status, Wants};
+use crate::container::{Claim, Desired, Status, Wants};
 use crate::time::Millis;
 use crate::words;
 
@@ -47,6 +47,10 @@ pub struct Container {
     /// Why nothing more is tried.
     pub failure: Option<String>,
 
+    /// Its machine was kept ready before it was asked for.
+    pub prespawned: bool,
+    /// How far it has come in taking over that machine; none when it has.
+    pub claim: Option<Claim>,
     pub made: bool,
     pub status: Status,
     pub status_since: Millis,
@@ -84,6 +88,7 @@ impl Container {
             stale: self.applied < self.version,
             given_up: self.failure.is_some(),
             copied: self.disk.source.is_some(),
+            claim: self.claim,
             take: self.disk.taking.is_some(),
             drop: self.disk.dropping.is_some(),
             restore: self.disk.restoring.is_some(),
@@ -126,6 +131,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Container> {
         revision: row.get("revision")?,
         requested_by: row.get("requested_by")?,
         failure: row.get("failure")?,
+        prespawned: row.get("prespawned")?,
+        claim: row
+            .get::<_, Option<String>>("claim")?
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error| super::unreadable("claim", error))?,
         made: row.get("made")?,
         status: word(row, "status")?,
         status_since: row.get("status_since")?,
@@ -178,14 +189,19 @@ pub fn clash(connection: &Connection, container: &Container) -> rusqlite::Result
     Ok(None)
 }
 
-pub fn insert(connection: &Connection, container: &Container) -> rusqlite::Result<()> {
+/// Write a new container; `metadata` goes into the first of its status logs.
+pub fn insert(
+    connection: &Connection,
+    container: &Container,
+    metadata: Option<Value>,
+) -> rusqlite::Result<()> {
     connection.execute(
         "INSERT INTO containers (id, project_id, name, color, image, kit, autostart, environment,
              ssh_public_key, comment, realm_ids, wants, force, restart_from, version, applied, revision,
              requested_by, failure, made, status, status_since, incarnation, started_at, created_at, updated_at,
-             ramdisk, kvm)
+             ramdisk, kvm, prespawned, claim)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
         params![
             container.id.to_string(),
             container.project.to_string(),
@@ -214,7 +230,9 @@ pub fn insert(connection: &Connection, container: &Container) -> rusqlite::Resul
             container.created_at,
             container.updated_at,
             container.ramdisk,
-            container.kvm
+            container.kvm,
+            container.prespawned,
+            container.claim.map(Claim::as_str)
         ],
     )?;
     log(
@@ -223,7 +241,7 @@ pub fn insert(connection: &Connection, container: &Container) -> rusqlite::Resul
         None,
         container.status,
         container.created_at,
-        None,
+        metadata,
     )
 }
 
@@ -275,7 +293,7 @@ pub(super) fn log(
 /// container takes.
 fn told_as(status: Status) -> Kind {
     match status {
-        Status::Creating | Status::Copying => Kind::ContainerCreating,
+        Status::Creating | Status::Claiming | Status::Copying => Kind::ContainerCreating,
         Status::Running => Kind::ContainerRunning,
         Status::Paused => Kind::ContainerResourceUpdated,
         Status::Stopped => Kind::ContainerStopped,
@@ -546,13 +564,64 @@ pub fn outdate(connection: &Connection) -> rusqlite::Result<usize> {
     )
 }
 
-/// Note that the machine was made, with the settings of `version`.
+/// Note that the machine was made, with the settings of `version`. One that was to be claimed was
+/// made in place of it.
 pub fn made(connection: &Connection, id: Id, version: i64) -> rusqlite::Result<()> {
     connection.execute(
-        "UPDATE containers SET made = 1, applied = max(applied, ?2) WHERE id = ?1",
+        "UPDATE containers SET made = 1, applied = max(applied, ?2), claim = NULL,
+             prespawned = prespawned AND claim IS NULL
+         WHERE id = ?1",
         params![id.to_string(), version],
     )?;
     Ok(())
+}
+
+/// Note that a machine that was kept ready is the container, with the settings of `version`.
+pub fn claimed(connection: &Connection, id: Id, version: i64) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE containers SET made = 1, applied = max(applied, ?2), claim = 'taken' WHERE id = ?1",
+        params![id.to_string(), version],
+    )?;
+    Ok(())
+}
+
+/// Note that the engine knows what a claim did.
+pub fn adopted(connection: &Connection, id: Id) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE containers SET claim = NULL WHERE id = ?1",
+        params![id.to_string()],
+    )?;
+    Ok(())
+}
+
+/// A machine that was kept ready could not be made the container: one is to be made.
+pub fn spoilt(
+    connection: &Connection,
+    container: &Container,
+    reason: &str,
+    now: Millis,
+) -> rusqlite::Result<()> {
+    let changed = connection.execute(
+        "UPDATE containers SET claim = 'spoilt', status = 'creating', status_since = ?2, updated_at = ?2
+         WHERE id = ?1 AND claim = 'open' AND wants <> 'gone'",
+        params![container.id.to_string(), now],
+    )?;
+    if changed > 0 {
+        log(
+            connection,
+            container,
+            Some(container.status),
+            Status::Creating,
+            now,
+            Some(missed(reason)),
+        )?;
+    }
+    Ok(())
+}
+
+/// What the status logs say of a container that was not given a machine that was kept ready.
+pub fn missed(reason: &str) -> Value {
+    json!({ "prespawn": "missed", "reason": reason })
 }
 
 /// Note that the machine knows the settings of `version`.

@@ -268,6 +268,19 @@ CREATE TABLE firewalls (
     updated_at INTEGER NOT NULL
 ) STRICT;
 ",
+    // 8: machines that are kept ready, and are no container's yet
+    "
+CREATE TABLE prespawned (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    edition TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('making', 'ready', 'dropping')),
+    memory INTEGER NOT NULL DEFAULT 0,
+    since INTEGER NOT NULL
+) STRICT;
+ALTER TABLE containers ADD COLUMN prespawned INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE containers ADD COLUMN claim TEXT CHECK (claim IN ('open', 'taken', 'spoilt'));
+",
 ];
 
 /// Bring the schema up to date, one step a transaction.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use control::runtime::fake::Fake;
-use control::{Config, Control};
+use control::{Config, Control, Runtime};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use routes::Id;
@@ -108,6 +108,7 @@ impl World {
         pace.ready_patience = Duration::from_millis(400);
         pace.backoff_least = Duration::from_millis(5);
         pace.backoff_most = Duration::from_millis(20);
+        pace.refill_pause = Duration::from_millis(5);
         config
     }
 
@@ -116,12 +117,15 @@ impl World {
     }
 
     pub async fn start_with(&self, config: Config) -> Node {
-        let control = Control::open(config, Arc::new(self.fake.clone()))
-            .await
-            .unwrap();
+        self.start_on(config, Arc::new(self.fake.clone())).await
+    }
+
+    pub async fn start_on(&self, config: Config, runtime: Arc<dyn Runtime>) -> Node {
+        let control = Control::open(config, runtime).await.unwrap();
         let feeding = control.clone();
         let tasks = vec![
             tokio::spawn(control::reconcile::run(control.clone())),
+            tokio::spawn(control::prespawn::run(control.clone())),
             tokio::spawn(async move {
                 let feed = feeding.config.feed();
                 feeding.publisher.run(&feed, |_| {}).await;

@@ -343,7 +343,7 @@ impl Incus {
 }
 
 /// The machine's name for itself, as its image's templates write it at its creation.
-fn name_files(hostname: &str) -> Vec<File> {
+pub(super) fn name_files(hostname: &str) -> Vec<File> {
     let hosts = format!(
         "127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n"
     );

@@ -57,6 +57,13 @@ impl Freezer {
         }
     }
 
+    /// Let its processes go on, and whether they do: where there is no such hierarchy, the engine
+    /// has to be asked.
+    pub fn lets_go(&self) -> bool {
+        self.thaw();
+        self.0.join(STATE).exists() && !self.is_frozen() && self.holds_processes()
+    }
+
     /// Whether its processes are held still, or are about to be.
     pub fn is_frozen(&self) -> bool {
         self.0.join(STATE).exists() && !self.reads(THAWED) && self.holds_processes()
@@ -89,6 +96,7 @@ mod tests {
         freezer.freeze().await;
         freezer.thaw();
         assert!(!freezer.is_frozen(), "there is no such hierarchy");
+        assert!(!freezer.lets_go());
         let at = root.path().join("lxc.payload.node_c-1");
         assert!(!at.exists(), "and none is made");
         std::fs::create_dir(&at).unwrap();
@@ -99,7 +107,7 @@ mod tests {
         std::fs::write(at.join("cgroup.procs"), "7\n8\n").unwrap();
         freezer.freeze().await;
         assert!(freezer.is_frozen());
-        freezer.thaw();
+        assert!(freezer.lets_go());
         assert!(!freezer.is_frozen());
         let plain = Freezer::below(root.path(), "default", "c-1");
         assert_eq!(plain.0, root.path().join("lxc.payload.c-1"));
