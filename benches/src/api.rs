@@ -137,6 +137,21 @@ impl Api {
         self.placed(&made)
     }
 
+    /// Create a container on a machine that was kept ready, and return at once. Whether there was one.
+    pub async fn claim(&self, name: &str) -> anyhow::Result<(Container, bool)> {
+        let (project, server) = self.place().await?;
+        let body = json!({ "server_id": server, "name": name, "prespawn": true });
+        let path = format!("/api/v1/projects/{project}/containers");
+        let made = self.call(Method::POST, &path, Some(body)).await?;
+        Ok((self.placed(&made)?, made["prespawn"] == true))
+    }
+
+    /// How the machines are that are kept ready.
+    pub async fn kept_ready(&self) -> anyhow::Result<Value> {
+        let tasks = self.call(Method::GET, "/api/v1/tasks", None).await?;
+        Ok(tasks["prespawn"].clone())
+    }
+
     fn placed(&self, made: &Value) -> anyhow::Result<Container> {
         let text = |key: &str| {
             made[key]

@@ -1,13 +1,14 @@
 //! Measurements on a running node, against packaged peers in the same run.
 //!
 //! `cargo run --release -p benches -- life`, `… -- hop` and so on ask the questions in [`life`],
-//! [`disks`], [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect`, `… -- dns` and `… -- terminal` need none
-//! and ask those in [`edge`], [`effect`], [`dns`] and [`terminal`].
+//! [`claim`], [`disks`], [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect` and `… -- dns` need none
+//! and ask those in [`edge`], [`effect`] and [`dns`].
 //! Each prints a table and writes `benches/results/<name>.json` with the machine's description
 //! beside the numbers.
 
 mod api;
 mod certificate;
+mod claim;
 mod disks;
 mod dns;
 mod edge;
@@ -17,7 +18,6 @@ mod hop;
 mod idle;
 mod life;
 mod server;
-mod terminal;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,6 +47,14 @@ enum Question {
     Life {
         #[arg(long, default_value_t = 20)]
         count: usize,
+    },
+    /// How long until a container answers that is given a machine which was kept ready?
+    Claim {
+        #[arg(long, default_value_t = 20)]
+        count: usize,
+        /// Callers at once.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 10])]
+        callers: Vec<usize>,
     },
     /// How long do a snapshot, a restore, a copy and a sync take, of little and of much?
     Disks {
@@ -87,8 +95,6 @@ enum Question {
     Edge(edge::Settings),
     /// How many questions for names does one core answer, beside packaged name servers?
     Dns(dns::Settings),
-    /// How fast is a terminal, beside the one that Jupyter has?
-    Terminal(terminal::Settings),
     /// Be one of the servers of a measurement.
     #[command(hide = true)]
     Serve {
@@ -148,6 +154,9 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
     let node = || api::Api::open(&arguments.profile);
     let (name, result) = match arguments.question {
         Question::Life { count } => ("life", life::ask(&node()?, count).await?),
+        Question::Claim { count, callers } => {
+            ("claim", claim::ask(&node()?, count, &callers).await?)
+        }
         Question::Disks { count, megabytes } => {
             ("disks", disks::ask(&node()?, count, &megabytes).await?)
         }
@@ -162,7 +171,6 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
         }
         Question::Edge(settings) => ("edge", Box::pin(edge::ask(&settings)).await?),
         Question::Dns(settings) => ("dns", dns::ask(&settings).await?),
-        Question::Terminal(settings) => ("terminal", Box::pin(terminal::ask(&settings)).await?),
         Question::Serve { part } => {
             return match part {
                 Part::Names { address } => dns::serve(address).await,
