@@ -1,8 +1,8 @@
 //! Measurements on a running node, against packaged peers in the same run.
 //!
 //! `cargo run --release -p benches -- life`, `… -- hop` and so on ask the questions in [`life`],
-//! [`claim`], [`disks`], [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect` and `… -- dns` need none
-//! and ask those in [`edge`], [`effect`] and [`dns`].
+//! [`claim`], [`disks`], [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect`, `… -- dns` and `… -- terminal` need none
+//! and ask those in [`edge`], [`effect`], [`dns`] and [`terminal`].
 //! Each prints a table and writes `benches/results/<name>.json` with the machine's description
 //! beside the numbers.
 
@@ -18,6 +18,7 @@ mod hop;
 mod idle;
 mod life;
 mod server;
+mod terminal;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -95,6 +96,8 @@ enum Question {
     Edge(edge::Settings),
     /// How many questions for names does one core answer, beside packaged name servers?
     Dns(dns::Settings),
+    /// How fast is a terminal, beside the one that Jupyter has?
+    Terminal(terminal::Settings),
     /// Be one of the servers of a measurement.
     #[command(hide = true)]
     Serve {
@@ -171,6 +174,7 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
         }
         Question::Edge(settings) => ("edge", Box::pin(edge::ask(&settings)).await?),
         Question::Dns(settings) => ("dns", dns::ask(&settings).await?),
+        Question::Terminal(settings) => ("terminal", Box::pin(terminal::ask(&settings)).await?),
         Question::Serve { part } => {
             return match part {
                 Part::Names { address } => dns::serve(address).await,

@@ -8,3 +8,4 @@ mod machine;
 mod network;
 mod prespawn;
 mod services;
+mod terminal;

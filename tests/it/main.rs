@@ -24,6 +24,7 @@ mod realms;
 mod smoke;
 mod snapshots;
 mod terminal;
+mod terminal_drops;
 mod terminal_screen;
 mod terminal_system;
 mod terminal_ws;

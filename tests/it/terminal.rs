@@ -300,8 +300,8 @@ async fn bad_requests_are_refused_and_the_page_answers() {
                 json!({ "command": "true" }),
             )
             .await,
-        501,
-        "SSH_NOT_AVAILABLE",
+        400,
+        "INVALID_SSH",
     );
     refused(
         terminal.get("/terminal/result/never").await,

@@ -191,3 +191,61 @@ async fn a_full_screen_program_gets_the_mouse() {
         .expect(200);
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_screen_is_a_picture_in_three_formats() {
+    let rig = Rig::start().await;
+    let terminal = Terminal::of(&rig).await;
+    let wish = json!({ "terminal_id": "1", "shell": "bash", "cols": 40, "rows": 10 });
+    terminal.post("/terminal/create", wish).await.expect(200);
+    let shown = json!({ "command": "printf '\\e[1;31mred\\e[0m \u{6f22}\u{5b57}\\n'" });
+    terminal
+        .post("/terminal/execute?terminal_id=1", shown)
+        .await
+        .expect(200);
+    let mut places = Vec::new();
+    for (format, content_type, magic) in [
+        ("png", "image/png", &b"\x89PNG\r\n\x1a\n"[..]),
+        ("jpeg", "image/jpeg", b"\xff\xd8\xff"),
+        ("jpg", "image/jpeg", b"\xff\xd8\xff"),
+        ("gif", "image/gif", b"GIF89a"),
+    ] {
+        let picture = terminal
+            .get(&format!(
+                "/terminal/screenshot?terminal_id=1&format={format}&fontsize=16"
+            ))
+            .await
+            .expect(200);
+        assert_eq!(picture.header("content-type"), content_type);
+        assert!(picture.bytes.starts_with(magic), "{format}");
+        places.push(picture.header("x-saved-as").to_owned());
+        let kept = terminal
+            .run(&format!("wc -c <'{}'", places[places.len() - 1]))
+            .await;
+        assert_eq!(kept["stdout"], format!("{}\n", picture.bytes.len()));
+    }
+    let colours = "foreground=%23112233&background=200,200,200&save=false";
+    let picture = terminal
+        .get(&format!("/terminal/screenshot?terminal_id=1&{colours}"))
+        .await
+        .expect(200);
+    assert_eq!(picture.header("x-saved-as"), "");
+    for (query, code) in [
+        ("format=bmp", "VALIDATION_ERROR"),
+        ("fontsize=5", ""),
+        ("fontsize=1000", ""),
+        ("foreground=plaid", ""),
+    ] {
+        let refusal = terminal
+            .get(&format!("/terminal/screenshot?terminal_id=1&{query}"))
+            .await;
+        assert_eq!(refusal.status, 400, "{query}: {}", refusal.text());
+        assert!(code.is_empty() || refusal.json()["code"] == code, "{query}");
+    }
+    refused(
+        terminal.get("/terminal/screenshot?terminal_id=2").await,
+        404,
+        "SESSION_NOT_FOUND",
+    );
+    rig.stop().await;
+}

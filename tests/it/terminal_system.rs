@@ -127,3 +127,66 @@ async fn ports_and_resources_are_told() {
     );
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_machine_is_restarted_and_shut_down_after_the_answer() {
+    let rig = Rig::start().await;
+    let terminal = Terminal::of(&rig).await;
+    for (path, seconds, minutes) in [
+        ("/system/reboot", 1, 1),
+        ("/system/reboot?delay=90", 90, 2),
+        ("/system/shutdown?delay=5", 5, 1),
+    ] {
+        let scheduled = terminal.post(path, json!({})).await.expect(200).json();
+        assert_eq!(
+            (
+                &scheduled["effective_seconds"],
+                &scheduled["effective_minutes"]
+            ),
+            (&json!(seconds), &json!(minutes)),
+            "{scheduled}"
+        );
+    }
+    let asked = terminal.run("cat ~/.power/asked").await["stdout"].clone();
+    let asked: Vec<&str> = asked.as_str().expect("text").lines().collect();
+    for (line, when, what) in [
+        (asked[0], "--on-active=1s", "systemctl --no-block reboot"),
+        (asked[1], "--on-active=90s", "systemctl --no-block reboot"),
+        (asked[2], "--on-active=5s", "systemctl --no-block poweroff"),
+    ] {
+        assert!(line.contains(when) && line.ends_with(what), "{line}");
+    }
+    for delay in ["-1", "86401", "soon"] {
+        let path = format!("/system/reboot?delay={delay}");
+        let refusal = terminal.post(&path, json!({})).await;
+        assert_eq!(refusal.status, 400, "{delay}: {}", refusal.text());
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn displays_and_supervised_programs_are_lists() {
+    let rig = Rig::start().await;
+    let terminal = Terminal::of(&rig).await;
+    // A container that is one process among others tells nothing of the machine it runs on.
+    for path in ["/system/displays", "/system/daemon"] {
+        assert_eq!(
+            terminal.get(path).await.expect(200).json(),
+            json!([]),
+            "{path}"
+        );
+    }
+    let report = json!({ "build_id": "test", "renderer": "webgl", "reason": "opened" });
+    let heard = terminal.post("/terminal/state", report).await.expect(200);
+    assert_eq!(heard.json()["success"], true);
+    refused(
+        terminal
+            .post("/terminal/state", json!({ "renderer": 7 }))
+            .await,
+        400,
+        "VALIDATION_ERROR",
+    );
+    let metrics = terminal.get("/terminal/automation/metrics").await.json();
+    assert_eq!(metrics["client_reports"], 1);
+    rig.stop().await;
+}

@@ -133,7 +133,7 @@ async fn what_cannot_be_connected_is_refused_with_a_status() {
     for (query, status) in [
         ("terminal_id=many", 400),
         ("shell=/no/such/shell", 400),
-        ("ssh_host=elsewhere", 501),
+        ("ssh_host=elsewhere", 400),
         ("pid=1", 501),
     ] {
         let path = format!("{WS}?{query}");

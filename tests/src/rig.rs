@@ -422,7 +422,9 @@ fn serve_kit(homes: PathBuf) -> control::runtime::fake::Serve {
         let home = homes.join(id.to_string());
         std::fs::create_dir_all(&home).expect("a home");
         let listener = kitd::dispatch::bind(&directory.join(KIT_SOCKET)).expect("the kit's socket");
-        let kit = kitd::Kit::new(kitd::Settings::process(home));
+        let mut settings = kitd::Settings::process(home.clone());
+        settings.power = Some(stand_in(&home));
+        let kit = kitd::Kit::new(settings);
         tokio::spawn(async move {
             let never = std::future::pending();
             if let Err(error) = kit.serve(listener, never).await {
@@ -431,4 +433,19 @@ fn serve_kit(homes: PathBuf) -> control::runtime::fake::Serve {
         })
         .abort_handle()
     })
+}
+
+/// A stand-in for systemd-run(1), so that no test restarts the machine it runs on: it notes what it
+/// is asked for in `.power/asked` of the container's home.
+fn stand_in(home: &std::path::Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = home.join(".power");
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let program = directory.join("systemd-run");
+    let asked = directory.join("asked");
+    let script = format!("#!/bin/sh\necho \"$*\" >>'{}'\n", asked.display());
+    std::fs::write(&program, script).expect("a script");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("it can be run");
+    program
 }

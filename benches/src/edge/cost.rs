@@ -51,15 +51,15 @@ pub fn thread(pid: u32, name: &str) -> Duration {
     Duration::from_nanos(spent)
 }
 
-/// Its resident memory in bytes.
+/// The resident memory of it and all its children in bytes.
 pub fn memory(pid: u32) -> u64 {
-    family(pid)
-        .into_iter()
-        .map(|pid| {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-            kib.unwrap_or(0) * 1024
-        })
-        .sum()
+    family(pid).into_iter().map(own_memory).sum()
+}
+
+/// The resident memory of this process alone, in bytes.
+pub fn own_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }

@@ -21,6 +21,13 @@ struct Arguments {
     /// Be one process among others instead of having a machine to itself.
     #[arg(long, requires = "home")]
     local: bool,
+    /// Be neither: connect standard input and output to `--to` through the SOCKS5 proxy that this
+    /// file describes. ssh is given this command for its sessions through proxies.
+    #[arg(long, requires = "to")]
+    socks5: Option<PathBuf>,
+    /// Where to connect: host:port.
+    #[arg(long, requires = "socks5")]
+    to: Option<String>,
 }
 
 /// Threads that run tasks. Most kits are idle, and each thread costs memory.
@@ -42,6 +49,13 @@ fn main() -> anyhow::Result<()> {
         )
         .init();
     let arguments = Arguments::parse();
+    if let (Some(proxy), Some(to)) = (&arguments.socks5, &arguments.to) {
+        return tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("could not start the runtime")?
+            .block_on(connect(proxy, to));
+    }
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .max_blocking_threads(64)
@@ -51,8 +65,22 @@ fn main() -> anyhow::Result<()> {
         .block_on(run(arguments))
 }
 
+/// Carry bytes between standard input and output and a machine behind a proxy.
+async fn connect(proxy: &Path, to: &str) -> anyhow::Result<()> {
+    let proxy = terminal::socks5::read(proxy).context("could not read the proxy's file")?;
+    let (host, port) = to.rsplit_once(':').context("--to is host:port")?;
+    let port = port.parse().context("--to is host:port")?;
+    let mut stream = terminal::socks5::connect(&proxy, host, port).await?;
+    let mut ends = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
+    tokio::io::copy_bidirectional(&mut ends, &mut stream)
+        .await
+        .context("the connection was lost")?;
+    Ok(())
+}
+
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let settings = match (&arguments.home, arguments.local) {
+    let program = std::env::current_exe().context("could not find out where this program is")?;
+    let mut settings = match (&arguments.home, arguments.local) {
         (Some(home), true) => Settings::process(home.clone()),
         (Some(home), false) => Settings {
             home: home.clone(),
@@ -60,6 +88,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         },
         (None, _) => Settings::machine(),
     };
+    settings.program = Some(program.clone());
     let machine = settings.machine;
     let listener = dispatch::bind(&arguments.socket)
         .with_context(|| format!("could not listen on {}", arguments.socket.display()))?;
@@ -70,7 +99,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let program = std::env::current_exe().context("could not find out where this program is")?;
     let kit = Kit::new(settings);
     tokio::select! {
         served = kit.clone().serve(listener, std::future::pending()) => served.context("serving ended")?,

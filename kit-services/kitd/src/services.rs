@@ -35,12 +35,17 @@ pub const SERVICES: &[Entry] = &[
 fn terminal(settings: &Settings) -> Api {
     let mut config = terminal::Config {
         state: settings.state.join("terminal"),
+        drops: settings.state.join("drops"),
+        pictures: settings.state.join("screenshots"),
+        power: settings.power.clone(),
+        connector: settings.program.clone(),
         ..terminal::Config::default()
     };
     if !settings.machine {
         // Users of this machine are not the container's: everything is whoever the kit is.
         config.default_user = String::new();
         config.home = Some(settings.home.clone());
+        (config.displays, config.units) = (None, None);
     }
     let terminal = terminal::Terminal::new(config);
     terminal::api(&terminal).busy(move || terminal.is_busy())

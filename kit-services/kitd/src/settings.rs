@@ -17,6 +17,11 @@ pub struct Settings {
     pub state: PathBuf,
     /// Whether the kit has a whole machine to itself.
     pub machine: bool,
+    /// This program, which connects ssh through proxies; none where it is another.
+    pub program: Option<PathBuf>,
+    /// systemd-run(1), by which the machine is restarted and shut down; none where it is not the
+    /// kit's to do so.
+    pub power: Option<PathBuf>,
 }
 
 impl Settings {
@@ -27,6 +32,8 @@ impl Settings {
             home: "/home/user".into(),
             state: "/var/lib/hoody".into(),
             machine: true,
+            program: None,
+            power: Some("/usr/bin/systemd-run".into()),
         }
     }
 
@@ -37,6 +44,8 @@ impl Settings {
             state: home.join(".hoody"),
             home,
             machine: false,
+            program: None,
+            power: None,
         }
     }
 }

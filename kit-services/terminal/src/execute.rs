@@ -20,7 +20,9 @@ use crate::launch;
 use crate::oneshot::OneShot;
 use crate::pty::Size;
 use crate::session::{Close, Job, Output, Session, Spec};
+use crate::ssh::{self, Target};
 use crate::system::processes::Stat;
+use crate::workdir::Workdir;
 
 /// Longest command.
 const MAX_COMMAND: usize = 4 << 20;
@@ -43,6 +45,8 @@ pub struct Wish {
     pub display: Option<String>,
     pub size: Option<Size>,
     pub ephemeral: bool,
+    /// On this machine instead.
+    pub ssh: Option<Target>,
 }
 
 /// A wish that can be had.
@@ -95,8 +99,15 @@ impl Terminal {
             }
             _ => {}
         }
-        let shell = self.shell(wish.shell.as_deref(), &account, &environment)?;
-        let directory = directory(wish.cwd.as_deref(), &account, wish.cwd_auto_create)?;
+        // The shell and the directory of a session on another machine are that machine's.
+        let (shell, cwd) = match &wish.ssh {
+            Some(_) => (ssh::program(&account, &environment)?, None),
+            None => (
+                self.shell(wish.shell.as_deref(), &account, &environment)?,
+                wish.cwd.as_deref(),
+            ),
+        };
+        let directory = directory(cwd, &account, wish.cwd_auto_create)?;
         Ok(Granted {
             account,
             shell,
@@ -178,6 +189,8 @@ impl Terminal {
                 self.config().idle
             },
             state: self.config().state.clone(),
+            ssh: wish.ssh.clone(),
+            connector: self.config().connector.clone(),
         })
     }
 
@@ -200,14 +213,23 @@ impl Terminal {
                 granted.shell.to_string_lossy().into_owned(),
             );
             environment.insert("HOODY_TERMINAL_ID".to_owned(), terminal.to_string());
-            let shot = OneShot {
+            let mut shot = OneShot {
                 command: command.clone(),
                 account: granted.account,
-                shell: granted.shell,
+                arguments: vec!["-c".into(), command.text.clone().into()],
+                program: granted.shell,
                 directory: granted.directory,
                 environment,
                 deadline,
+                files: None,
             };
+            if let Some(target) = &request.wish.ssh
+                && let Err(error) = self.send_away(&mut shot, target, &request.wish)
+            {
+                let message = format!("could not prepare ssh: {error}");
+                command.fail(message.clone());
+                return Err(Fault::internal(message));
+            }
             let shots = self.one_shots();
             match request.defer {
                 None => shots.run(shot),
@@ -224,6 +246,16 @@ impl Terminal {
         }
         let command = Command::new(id, terminal, text, false, &self.commands().budget);
         let (session, opened) = self.open_for_commands(terminal, &request.wish)?;
+        if let Some(reach) = session.reach.clone() {
+            self.commands().add(&command)?;
+            let shot = self.over_there(&session, &reach, &command, &request, deadline)?;
+            let shots = self.one_shots();
+            match request.defer {
+                None => shots.run(shot),
+                Some(defer) => after(defer, command.clone(), async move { shots.run(shot) }),
+            }
+            return Ok(command);
+        }
         let job = self.job(&command, &request, &session, opened, deadline)?;
         self.commands().add(&command)?;
         match request.defer {
@@ -240,13 +272,59 @@ impl Terminal {
         Ok(command)
     }
 
+    /// Have a command that needs no session run on another machine.
+    fn send_away(&self, shot: &mut OneShot, target: &Target, wish: &Wish) -> std::io::Result<()> {
+        let workdir = Workdir::create(&self.config().state, &shot.account)?;
+        let connector = self.config().connector.as_deref();
+        let reach = target.prepare(&shot.program, connector, &workdir)?;
+        shot.arguments = reach.command(&shot.command.text, &wish.environment, wish.cwd.as_deref());
+        shot.environment.extend(reach.environment);
+        shot.files = Some(workdir);
+        Ok(())
+    }
+
+    /// A command for a session on another machine: it goes over the session's connection, and runs
+    /// in a shell of its own there.
+    fn over_there(
+        &self,
+        session: &Arc<Session>,
+        reach: &ssh::Reach,
+        command: &Arc<Command>,
+        request: &Request,
+        deadline: Option<Instant>,
+    ) -> Result<OneShot, Fault> {
+        let account = self.account(Some(&session.user))?;
+        let mut environment = account.environment(&self.config().environment);
+        environment.extend(reach.environment.clone());
+        session.history.note(command);
+        let (history, noted) = (session.history.clone(), command.clone());
+        tokio::spawn(async move {
+            noted.finished().await;
+            history.note(&noted);
+        });
+        Ok(OneShot {
+            command: command.clone(),
+            directory: directory(None, &account, false)?,
+            account,
+            program: reach.program.clone(),
+            arguments: reach.command(
+                &command.text,
+                &request.wish.environment,
+                request.wish.cwd.as_deref(),
+            ),
+            environment,
+            deadline,
+            files: None,
+        })
+    }
+
     fn open_for_commands(
         &self,
         terminal: TerminalId,
         wish: &Wish,
     ) -> Result<(Arc<Session>, Opened), Fault> {
         let (session, opened) = self.open(terminal, wish)?;
-        if session.flavour.takes_commands() {
+        if session.takes_commands() {
             return Ok((session, opened));
         }
         Err(Fault::conflict(format!(
@@ -335,7 +413,20 @@ impl Terminal {
 
     /// Wait until the shell of a session is there, so far as a caller should wait for that.
     pub async fn settle(&self, session: &Session) -> bool {
-        session.ready(READY_WITHIN).await
+        const LOOK: Duration = Duration::from_millis(50);
+        let Some(reach) = &session.reach else {
+            return session.ready(READY_WITHIN).await;
+        };
+        let connected = async {
+            while !reach.is_connected() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = connected => true,
+            () = session.over() => false,
+            () = tokio::time::sleep(READY_WITHIN) => false,
+        }
     }
 }
 
@@ -433,6 +524,17 @@ pub fn timeout(seconds: Option<i64>) -> Result<Option<Duration>, Fault> {
 
 /// Decode a command in base64, of either alphabet, with or without padding.
 pub fn decode(text: &str) -> Result<String, Fault> {
+    let wrong = |why: String| {
+        Fault::bad_request(format!("cmd is not base64 of UTF-8 text: {why}"))
+            .code("INVALID_BASE64")
+            .field("/cmd", why)
+    };
+    let bytes = decode_bytes(text).map_err(|error| wrong(error.to_string()))?;
+    String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// Decode base64 of either alphabet, with or without padding.
+pub fn decode_bytes(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     const LENIENT: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     const ENGINE: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
@@ -446,15 +548,7 @@ pub fn decode(text: &str) -> Result<String, Fault> {
             other => other,
         })
         .collect();
-    let wrong = |why: String| {
-        Fault::bad_request(format!("cmd is not base64 of UTF-8 text: {why}"))
-            .code("INVALID_BASE64")
-            .field("/cmd", why)
-    };
-    let bytes = ENGINE
-        .decode(standard)
-        .map_err(|error| wrong(error.to_string()))?;
-    String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))
+    ENGINE.decode(standard)
 }
 
 /// The variables of a request: an object in the body, or `env=NAME=value` as often as wanted.

@@ -36,6 +36,7 @@ use crate::screen::Screen;
 use crate::scrollback::Scrollback;
 use crate::session::{Close, End, History, Job, Order, Phase, Spec, StartSession, View};
 use crate::shell::Flavour;
+use crate::ssh::Reach;
 use crate::system::processes;
 use crate::workdir::Workdir;
 
@@ -75,6 +76,7 @@ pub struct Keeper {
     flavour: Flavour,
     idle: Duration,
     workdir: Workdir,
+    reach: Option<Arc<Reach>>,
     pty: Pty,
     child: Child,
     leader: Pid,
@@ -161,6 +163,13 @@ impl Keeper {
         for (name, content) in flavour.files(&workdir.path, &secret) {
             workdir.write(name, &content).map_err(files)?;
         }
+        let reach = spec
+            .ssh
+            .as_ref()
+            .map(|target| target.prepare(&spec.shell, spec.connector.as_deref(), &workdir))
+            .transpose()
+            .map_err(files)?
+            .map(Arc::new);
         let mut environment = spec.account.environment(&spec.environment);
         environment.insert(
             "SHELL".to_owned(),
@@ -168,11 +177,15 @@ impl Keeper {
         );
         environment.insert("HOODY_TERMINAL_ID".to_owned(), spec.id.to_string());
         environment.extend(flavour.environment(&workdir.path));
+        environment.extend(reach.iter().flat_map(|reach| reach.environment.clone()));
         let pty = Pty::open(&spec.account, spec.size)
             .map_err(|source| StartSession::OpenTerminal { source })?;
         let launch = Launch {
             program: spec.shell.clone(),
-            arguments: flavour.arguments(&workdir.path),
+            arguments: match &reach {
+                Some(reach) => reach.session(),
+                None => flavour.arguments(&workdir.path),
+            },
             account: spec.account.clone(),
             environment,
             directory: spec.directory.clone(),
@@ -195,6 +208,7 @@ impl Keeper {
             flavour,
             idle: spec.idle,
             workdir,
+            reach,
             pty,
             child,
             leader,
@@ -207,7 +221,12 @@ impl Keeper {
             orders,
             typed,
             pending: VecDeque::new(),
-            phase: Phase::Starting,
+            // What is no shell of ours never says that it waits for a line.
+            phase: if flavour.takes_commands() {
+                Phase::Starting
+            } else {
+                Phase::Busy
+            },
             started: now,
             size: spec.size,
             title: String::new(),
@@ -235,6 +254,11 @@ impl Keeper {
     /// The process of the shell.
     pub fn leader(&self) -> Pid {
         self.leader
+    }
+
+    /// How commands get to the machine of the session, where that is another.
+    pub fn reach(&self) -> Option<Arc<Reach>> {
+        self.reach.clone()
     }
 
     /// Keep the session until it is over.

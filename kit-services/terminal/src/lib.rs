@@ -3,9 +3,10 @@
 //!
 //! Read in this order: [`session`] (what a session is), [`keeper`] (the task that owns one),
 //! [`shell`], [`marks`] and [`running`] (how a shell is asked to run a command), [`oneshot`]
-//! (commands without a session), [`command`] (what came of a command), [`execute`] (from a
+//! (commands without a session), [`ssh`] and [`socks5`] (on other machines), [`command`] (what came of a command), [`execute`] (from a
 //! request to one of these). [`screen`], [`scrollback`] and [`keys`] are what automation stands
-//! on, [`system`] is the machine's own state. [`ops`] and [`socket`] are the adapters to HTTP and
+//! on, [`picture`] draws the screen and [`album`] keeps what was drawn, [`drops`] takes files that
+//! were dropped onto a terminal, [`system`] is the machine's own state. [`ops`] and [`socket`] are the adapters to HTTP and
 //! WebSocket; nothing else knows either.
 //!
 //! Nothing is started or allocated before the first call. A session ends when its shell ends,
@@ -14,20 +15,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kit::{Api, Fault};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use account::{Account, AccountError};
 use command::Commands;
+use drops::Drops;
 use execute::Opened;
 use id::TerminalId;
 use oneshot::OneShots;
 use session::{Close, Session, Spec};
 
 mod account;
+mod album;
 mod command;
+mod drops;
 mod execute;
 mod id;
 mod keeper;
@@ -36,6 +42,7 @@ mod launch;
 mod marks;
 mod oneshot;
 mod ops;
+mod picture;
 mod pty;
 mod running;
 mod screen;
@@ -43,6 +50,8 @@ mod scrollback;
 mod session;
 mod shell;
 mod socket;
+pub mod socks5;
+mod ssh;
 mod system;
 mod workdir;
 
@@ -51,6 +60,8 @@ mod tests;
 
 /// Sessions at once.
 const MAX_SESSIONS: usize = 256;
+/// Pictures drawn at once; each may take 48 MiB for a moment, and a processor.
+const MAX_PICTURES: usize = 2;
 
 /// How the service is set up.
 #[derive(Clone, Debug)]
@@ -71,6 +82,19 @@ pub struct Config {
     pub idle: Duration,
     /// The same for sessions that were asked for as ephemeral.
     pub ephemeral_idle: Duration,
+    /// Where files that were dropped onto a terminal go; this service's alone.
+    pub drops: PathBuf,
+    /// Where pictures of screens are kept; this service's alone.
+    pub pictures: PathBuf,
+    /// Where X servers have their sockets; none where the machine's are not this kit's to tell of.
+    pub displays: Option<PathBuf>,
+    /// Where systemd was told what to supervise; none as above.
+    pub units: Option<PathBuf>,
+    /// The command that connects ssh through a SOCKS5 proxy, given `--socks5 FILE --to HOST:PORT`:
+    /// see [`socks5`]. Without one there are no sessions through proxies.
+    pub connector: Option<PathBuf>,
+    /// systemd-run(1), by which the machine is restarted and shut down; none as above.
+    pub power: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -84,6 +108,12 @@ impl Default for Config {
             environment: BTreeMap::new(),
             idle: DAY,
             ephemeral_idle: Duration::from_secs(300),
+            drops: PathBuf::from("/var/lib/hoody/drops"),
+            pictures: PathBuf::from("/var/lib/hoody/screenshots"),
+            displays: Some(PathBuf::from("/tmp/.X11-unix")),
+            units: Some(PathBuf::from("/etc/systemd/system")),
+            connector: None,
+            power: Some(PathBuf::from("/usr/bin/systemd-run")),
         }
     }
 }
@@ -99,12 +129,16 @@ struct Service {
     work: OnceLock<Work>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Work {
     sessions: Mutex<HashMap<TerminalId, Arc<Session>>>,
     commands: Arc<Commands>,
     one_shots: Arc<OneShots>,
     next_ephemeral: Mutex<u16>,
+    drops: Arc<Drops>,
+    pictures: Semaphore,
+    /// What pages told of themselves.
+    reports: AtomicU64,
 }
 
 impl Terminal {
@@ -132,7 +166,15 @@ impl Terminal {
     fn work(&self) -> &Work {
         self.0.work.get_or_init(|| {
             running::forget_old(&self.config().state);
-            Work::default()
+            Work {
+                sessions: Mutex::default(),
+                commands: Arc::default(),
+                one_shots: Arc::default(),
+                next_ephemeral: Mutex::default(),
+                drops: Arc::new(Drops::new(self.config().drops.clone())),
+                pictures: Semaphore::new(MAX_PICTURES),
+                reports: AtomicU64::new(0),
+            }
         })
     }
 
@@ -149,6 +191,20 @@ impl Terminal {
 
     pub fn one_shots(&self) -> Arc<OneShots> {
         self.work().one_shots.clone()
+    }
+
+    fn drops(&self) -> Arc<Drops> {
+        self.work().drops.clone()
+    }
+
+    /// Leave to draw a picture, for as long as it is held.
+    async fn picture_turn(&self) -> SemaphorePermit<'_> {
+        let turn = self.work().pictures.acquire().await;
+        turn.expect("it is never closed")
+    }
+
+    fn reports(&self) -> &AtomicU64 {
+        &self.work().reports
     }
 
     /// Whether something would be lost with this process: a session, or a command at work.

@@ -18,6 +18,7 @@ use crate::command::{Command, Stream};
 use crate::keeper::exit_code;
 use crate::launch::Launch;
 use crate::system::processes;
+use crate::workdir::Workdir;
 
 /// Commands at work at once; more wait for their turn.
 const MAX_AT_WORK: usize = 64;
@@ -39,10 +40,13 @@ const UNTIL_KILL: Duration = Duration::from_millis(500);
 pub struct OneShot {
     pub command: Arc<Command>,
     pub account: Account,
-    pub shell: PathBuf,
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
     pub directory: PathBuf,
     pub environment: BTreeMap<String, String>,
     pub deadline: Option<Instant>,
+    /// What the program reads; gone when the command has ended.
+    pub files: Option<Workdir>,
 }
 
 /// Those at work.
@@ -109,8 +113,8 @@ impl OneShots {
             }
         };
         let child = Launch {
-            program: shot.shell.clone(),
-            arguments: vec![OsString::from("-c"), OsString::from(&command.text)],
+            program: shot.program.clone(),
+            arguments: shot.arguments,
             account: shot.account.clone(),
             environment: shot.environment,
             directory: shot.directory.clone(),
@@ -122,9 +126,10 @@ impl OneShots {
                 let place = self.left_behind.clone().try_acquire_owned().ok();
                 attend(child, command, shot.deadline, stopped, place).await;
             }
-            Err(error) => {
-                command.fail(format!("could not start {}: {error}", shot.shell.display()))
-            }
+            Err(error) => command.fail(format!(
+                "could not start {}: {error}",
+                shot.program.display()
+            )),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::id::TerminalId;
 use crate::keeper::Keeper;
 use crate::pty::Size;
 use crate::shell::Flavour;
+use crate::ssh::{Reach, Target};
 
 /// Orders that may wait for the keeper; more make their senders wait.
 const MAX_ORDERS: usize = 64;
@@ -48,6 +49,10 @@ pub struct Spec {
     pub idle: Duration,
     /// Where its files go.
     pub state: PathBuf,
+    /// The machine that it is on; `shell` is then ssh(1).
+    pub ssh: Option<Target>,
+    /// What connects through a proxy.
+    pub connector: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +233,10 @@ pub struct Session {
     pub created: Timestamp,
     /// The shell's process.
     pub pid: Pid,
+    /// The machine that it is on, where that is another: user@host:port.
+    pub target: Option<String>,
+    /// How commands get there.
+    pub reach: Option<Arc<Reach>>,
     pub history: Arc<History>,
     orders: mpsc::Sender<Order>,
     typed: mpsc::Sender<Bytes>,
@@ -263,6 +272,8 @@ impl Session {
             display: spec.display,
             created: Timestamp::now(),
             pid: keeper.leader(),
+            target: spec.ssh.as_ref().map(Target::to_string),
+            reach: keeper.reach(),
             history,
             orders,
             typed,
@@ -283,6 +294,11 @@ impl Session {
     /// What it is at, as it changes.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.view.clone()
+    }
+
+    /// Whether commands can be run in it.
+    pub fn takes_commands(&self) -> bool {
+        self.flavour.takes_commands() || self.reach.is_some()
     }
 
     /// The name of its shell.

@@ -200,7 +200,7 @@ impl Flavour {
 }
 
 /// Text as one word of a shell.
-fn single_quoted(text: &str, flavour: Flavour) -> String {
+pub fn single_quoted(text: &str, flavour: Flavour) -> String {
     match flavour {
         Flavour::Fish => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")),
         _ => format!("'{}'", text.replace('\'', "'\\''")),

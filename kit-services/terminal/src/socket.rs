@@ -30,9 +30,9 @@ use tokio::time::{Instant, timeout};
 use crate::Terminal;
 use crate::execute::{self, Wish};
 use crate::id::{self, Named, TerminalId};
-use crate::ops::refuse_ssh;
 use crate::pty::Size;
 use crate::session::{End, Output, Over, Phase, Remote, Session, View};
+use crate::ssh;
 
 /// The WebSocket subprotocol.
 pub const PROTOCOL: &str = "tty";
@@ -89,10 +89,8 @@ struct Connect {
     reset: bool,
     /// Process to attach to; not available.
     pid: Option<i64>,
-    /// Machine to run on instead; not available.
-    ssh_host: Option<String>,
-    /// User on that machine; not available.
-    ssh_user: Option<String>,
+    #[serde(flatten)]
+    ssh: ssh::Asked,
 }
 
 pub fn raw(terminal: &Terminal) -> Raw {
@@ -162,7 +160,6 @@ async fn upgrade(terminal: Terminal, request: Request) -> Result<Response, Fault
             )
         })?;
     let (call, asked) = parameters::<Connect>(parts)?;
-    refuse_ssh(asked.ssh_host.as_ref(), asked.ssh_user.as_ref())?;
     if asked.pid.is_some() {
         return Err(Fault::new(
             http::StatusCode::NOT_IMPLEMENTED,
@@ -180,6 +177,7 @@ async fn upgrade(terminal: Terminal, request: Request) -> Result<Response, Fault
             display: asked.display,
             size: None,
             ephemeral: false,
+            ssh: asked.ssh.read()?,
         },
         readonly: asked.readonly,
         reset: asked.reset,

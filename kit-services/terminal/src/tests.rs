@@ -44,6 +44,9 @@ impl Rig {
             default_shell: Some("/bin/bash".into()),
             home: Some(home),
             state: state.path().join("terminal"),
+            drops: state.path().join("drops"),
+            pictures: state.path().join("screenshots"),
+            power: None,
             ..Config::default()
         };
         change(&mut config);

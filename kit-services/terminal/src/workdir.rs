@@ -56,6 +56,20 @@ impl Workdir {
         self.give(&path)
     }
 
+    /// A new program of the account's.
+    pub fn script(&self, name: &str, content: &str) -> io::Result<()> {
+        self.write(name, content)?;
+        fs::set_permissions(self.path.join(name), Permissions::from_mode(0o700))
+    }
+
+    /// A new directory in which the account may make what it likes.
+    pub fn directory(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        self.give(&path)?;
+        Ok(path)
+    }
+
     /// A new named pipe.
     pub fn fifo(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);

@@ -31,6 +31,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import { IconButton } from '../shared/button.tsx'
 import { DialogHost, ask } from '../shared/dialog.tsx'
 import { count, size } from '../shared/format.ts'
+import { dropped, picked } from '../shared/found.ts'
 import { Icon } from '../shared/icon.tsx'
 import { MenuButton, MenuHost, showMenu, type Entry } from '../shared/menu.tsx'
 import { PageMark } from '../shared/pages.tsx'
@@ -41,7 +42,6 @@ import { Preview } from './preview.tsx'
 import * as shelf from './shelf.ts'
 import { Table } from './table.tsx'
 import { Transfers } from './transfers.tsx'
-import { dropped, picked } from './uploads.ts'
 
 const APPLE = /Mac|iPhone|iPad/.test(navigator.platform)
 const mod = (key: string) => (APPLE ? `⌘${key}` : `Ctrl+${key}`)

@@ -1,9 +1,10 @@
 import { signal } from '@preact/signals'
-import { AArrowDown, AArrowUp, Accessibility, ALargeSmall, ArrowDown, ArrowUp, Bell, Clipboard, Copy, EllipsisVertical, Eraser, Eye, Plus, RotateCcw, Search, SquareX, Terminal, TextSelect, X } from 'lucide'
+import { AArrowDown, AArrowUp, Accessibility, ALargeSmall, ArrowDown, ArrowUp, Bell, Clipboard, Copy, EllipsisVertical, Eraser, Eye, Plus, RotateCcw, Search, SquareX, Terminal, TextSelect, Upload, X } from 'lucide'
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import { IconButton } from '../shared/button.tsx'
 import { DialogHost } from '../shared/dialog.tsx'
-import { ago, instant } from '../shared/format.ts'
+import { dropped, picked } from '../shared/found.ts'
+import { ago, count, instant } from '../shared/format.ts'
 import { Icon } from '../shared/icon.tsx'
 import { MenuButton, MenuHost, type Entry } from '../shared/menu.tsx'
 import { PageMark } from '../shared/pages.tsx'
@@ -33,6 +34,7 @@ export function App() {
         <div ref={place} class="screen" aria-label="Terminal; Ctrl F6 goes to the toolbar" />
         {desk.finding.value && <Find />}
         <Line />
+        <Drop />
       </main>
       {fingers.value && !desk.readonly.value && <KeyBar send={desk.type} paste={() => void desk.paste()} application={desk.application} />}
       <MenuHost />
@@ -115,7 +117,8 @@ function Bar() {
 function more(): Entry[] {
   const chosen = desk.selection() !== ''
   const entries: Entry[] = [{ label: 'Copy', icon: Copy, keys: keys('C'), disabled: !chosen, do: () => void desk.copy() }]
-  if (!desk.readonly.value) entries.push({ label: 'Paste', icon: Clipboard, keys: keys('V'), do: () => void desk.paste() })
+  if (!desk.readonly.value)
+    entries.push({ label: 'Paste', icon: Clipboard, keys: keys('V'), do: () => void desk.paste() }, { label: 'Send files…', icon: Upload, do: pickFiles })
   entries.push(
     { label: 'Select all', icon: TextSelect, do: desk.selectAll },
     { label: 'Find', icon: Search, keys: keys('F'), do: () => (desk.finding.value = true) },
@@ -229,6 +232,79 @@ function Line() {
       <button type="button" id="reconnect" class="button" onClick={desk.retry}>
         Reconnect now
       </button>
+    </div>
+  )
+}
+
+/** Have files chosen in the browser's dialog, which is all a phone has. */
+function pickFiles(): void {
+  const input = document.createElement('input')
+  input.type = 'file'
+  input.multiple = true
+  input.addEventListener('change', () => {
+    if (input.files?.length) void desk.give(picked(input.files), 'drop', null)
+  })
+  input.click()
+}
+
+/** Takes files that are dropped or pasted, and says so. */
+function Drop() {
+  const [over, setOver] = useState(false)
+  useEffect(() => {
+    const carries = (event: DragEvent): boolean => !desk.readonly.value && (event.dataTransfer?.types.includes('Files') ?? false)
+    const move = (event: DragEvent): void => {
+      if (!carries(event)) return
+      event.preventDefault()
+      setOver(true)
+    }
+    const leave = (event: DragEvent): void => {
+      // out of the window, not into a part of it
+      if (event.relatedTarget === null) setOver(false)
+    }
+    const drop = (event: DragEvent): void => {
+      setOver(false)
+      if (!carries(event) || !event.dataTransfer) return
+      event.preventDefault()
+      const point = { x: event.clientX, y: event.clientY }
+      void dropped(event.dataTransfer).then((found) => desk.give(found, 'drop', point))
+    }
+    const paste = (event: ClipboardEvent): void => {
+      const files = event.clipboardData?.files
+      if (!files?.length || event.clipboardData?.types.includes('text/plain')) return
+      event.preventDefault()
+      event.stopPropagation()
+      void desk.give(picked(files), 'paste', null)
+    }
+    addEventListener('dragenter', move)
+    addEventListener('dragover', move)
+    addEventListener('dragleave', leave)
+    addEventListener('drop', drop)
+    addEventListener('paste', paste, true)
+    return () => {
+      removeEventListener('dragenter', move)
+      removeEventListener('dragover', move)
+      removeEventListener('dragleave', leave)
+      removeEventListener('drop', drop)
+      removeEventListener('paste', paste, true)
+    }
+  }, [])
+  const sending = desk.sending.value
+  if (sending)
+    return (
+      <div class="line" role="status" id="sending">
+        <span class="spread">
+          Sending {count(sending.files, 'file')}: {Math.floor(sending.part * 100)} %
+        </span>
+        <button type="button" class="button" onClick={sending.stop}>
+          Stop
+        </button>
+      </div>
+    )
+  if (!over) return null
+  return (
+    <div class="drop-note">
+      <Icon of={Upload} size={28} />
+      Drop to give the files to this terminal
     </div>
   )
 }

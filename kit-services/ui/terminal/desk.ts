@@ -1,10 +1,13 @@
 // The one open session: ties the line to the screen and keeps what the page shows.
 import { computed, signal } from '@preact/signals'
-import { Refused, call, passing, words } from '../shared/call.ts'
+import { because, Refused, call, passing, words } from '../shared/call.ts'
 import { agree } from '../shared/dialog.tsx'
+import { count } from '../shared/format.ts'
+import type { Found } from '../shared/found.ts'
 import { ROOT } from '../shared/root.ts'
 import { dark, recall, remember } from '../shared/theme.ts'
 import { complain, tell } from '../shared/toast.tsx'
+import { send, type Cell } from './drop.ts'
 import { Link, type State, type Trouble } from './link.ts'
 import { FONT_SIZE, optionsOf, socketUrl, unusedId, validId, type Options } from './options.ts'
 import { hexColour, palette } from './palette.ts'
@@ -62,6 +65,7 @@ export async function open(place: HTMLElement, chord: (event: KeyboardEvent) => 
     bell: ring,
     title: (text) => (programTitle.value = text),
     flood: (full) => (full ? link?.pause() : link?.resume()),
+    drawn: report,
     chord,
   })
   ready.value = true
@@ -291,6 +295,53 @@ export async function paste(): Promise<void> {
     complain('The browser does not let this page read the clipboard. Paste with the keyboard instead.')
   }
   focus()
+}
+
+// files
+
+/** Files on their way: how many of them, and how far they are. */
+export const sending = signal<{ files: number; part: number; stop: () => void } | null>(null)
+
+/** Give files to the program in the session: a shell gets their paths typed. */
+export async function give(found: { files: Found[]; dirs: string[][] }, context: 'drop' | 'paste', point: { x: number; y: number } | null): Promise<void> {
+  const to = id.value
+  if (!to || readonly.value || (found.files.length === 0 && found.dirs.length === 0)) return
+  if (sending.value) return complain('Other files are still on their way to this terminal.')
+  const total = found.files.reduce((sum, { file }) => sum + file.size, 0)
+  const stop = new AbortController()
+  const note = (sent: number) => (sending.value = { files: found.files.length, part: total > 0 ? sent / total : 1, stop: () => stop.abort() })
+  note(0)
+  try {
+    await send(to, found, context, point && cellAt(point), note, stop.signal)
+    tell(`${count(found.files.length || found.dirs.length, found.files.length ? 'file' : 'folder')} given to session ${to}.`)
+  } catch (error) {
+    if (!stop.signal.aborted) complain(because('Could not give the files to the terminal', error))
+  } finally {
+    sending.value = null
+  }
+  focus()
+}
+
+/** The cell at a point of the window. */
+function cellAt({ x, y }: { x: number; y: number }): Cell | null {
+  const box = screen?.term.element?.querySelector('.xterm-screen')?.getBoundingClientRect()
+  if (!screen || !box || box.width === 0 || box.height === 0) return null
+  const at = (part: number, cells: number) => Math.max(0, Math.min(cells - 1, Math.floor(part * cells)))
+  const { columns, rows } = screen.size
+  return { row: at((y - box.top) / box.height, rows), column: at((x - box.left) / box.width, columns) }
+}
+
+/** The page's version: the hash in the name of its script. */
+function buildId(): string {
+  const script = document.querySelector<HTMLScriptElement>('script[type=module][src]')?.src ?? ''
+  return /-([\w-]{8})\.js$/.exec(script)?.[1] ?? 'unknown'
+}
+
+/** Tell the service how the screen is drawn. */
+function report(reason: string): void {
+  const body = JSON.stringify({ build_id: buildId(), renderer: screen?.drawnBy ?? 'dom', reason })
+  // whoever does not hear it loses nothing
+  void call('api/v1/terminal/state', { method: 'POST', headers: { 'content-type': 'application/json' }, body }).catch(() => undefined)
 }
 
 export function selectAll(): void {

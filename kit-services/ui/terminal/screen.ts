@@ -33,6 +33,8 @@ export interface Wants {
   title: (title: string) => void
   /** The sender is too fast (true), or may go on (false). */
   flood: (full: boolean) => void
+  /** Says what draws the screen now, and why. */
+  drawn: (reason: string) => void
   /** A chord of the page rather than of the shell; true when it was one. */
   chord: (event: KeyboardEvent) => boolean
 }
@@ -44,6 +46,7 @@ export class Screen {
   #wants: Wants
   #place: HTMLElement
   #observer: ResizeObserver
+  #drawnBy: 'webgl' | 'dom' = 'dom'
   #waiting = 0
   #full = false
   /** While a screen is shown again, the bells in it have rung before. */
@@ -97,7 +100,8 @@ export class Screen {
     this.fit()
     this.#observer = new ResizeObserver(() => this.fit())
     this.#observer.observe(place)
-    if (wants.renderer === 'webgl' || (wants.renderer === 'auto' && accelerated())) void this.#accelerate()
+    const faster = wants.renderer === 'webgl' || (wants.renderer === 'auto' && accelerated())
+    void (faster ? this.#accelerate() : Promise.resolve()).then(() => wants.drawn('opened'))
     this.#touch()
   }
 
@@ -116,6 +120,11 @@ export class Screen {
       })
     }
     return screen
+  }
+
+  /** What draws the screen. */
+  get drawnBy(): 'webgl' | 'dom' {
+    return this.#drawnBy
   }
 
   get size(): Size {
@@ -212,8 +221,13 @@ export class Screen {
     try {
       const { WebglAddon } = await import('@xterm/addon-webgl')
       const webgl = new WebglAddon()
-      webgl.onContextLoss(() => webgl.dispose())
+      webgl.onContextLoss(() => {
+        webgl.dispose()
+        this.#drawnBy = 'dom'
+        this.#wants.drawn('context-lost')
+      })
       this.term.loadAddon(webgl)
+      this.#drawnBy = 'webgl'
     } catch {
       // no WebGL here: the terminal goes on drawing with elements
     }

@@ -245,6 +245,8 @@ async function terminal(terminals, request, response, url) {
     return reply(response, 200, { status: 'ok', terminal_id })
   }
   if (url.pathname === '/api/v1/terminal/sessions') return reply(response, 200, terminals.list())
+  if (url.pathname === '/api/v1/terminal/state') return reply(response, 200, { success: true })
+  if (/^\/api\/v1\/terminal\/(drop-begin|upload|drop-commit)$/.test(url.pathname)) return terminals.drop(request, response, url)
   const id = /^\/api\/v1\/terminal\/(\d+)$/.exec(url.pathname)?.[1]
   if (request.method === 'DELETE' && id) {
     if (!terminals.end(id)) return reply(response, 404, { error: 'NOT_FOUND', message: `no session ${id}` })
@@ -269,6 +271,36 @@ class Terminals {
       created_at: shell.created,
       command_history: [],
     }))
+  }
+
+  /** Files in slices of a few bytes, then their paths typed. @param {Request} request @param {Response} response @param {URL} url */
+  async drop(request, response, url) {
+    const chunks = []
+    for await (const chunk of request) chunks.push(chunk)
+    const body = Buffer.concat(chunks)
+    const wish = url.searchParams
+    const root = join(this.home, '.drops', wish.get('drop') ?? String(Date.now()))
+    if (url.pathname.endsWith('drop-begin')) {
+      await mkdir(root, { recursive: true })
+      return reply(response, 200, { success: true, drop: basename(root), token: 't', root, max_slice: 5, max_bytes: 1 << 20, max_items: 100 })
+    }
+    if (url.pathname.endsWith('upload')) {
+      const file = join(root, normalize(`/${wish.get('path')}`))
+      const size = existsSync(file) ? (await stat(file)).size : 0
+      if (size !== Number(wish.get('offset'))) return reply(response, 409, { error: 'Conflict', message: 'it ends elsewhere', size })
+      await mkdir(dirname(file), { recursive: true })
+      await writeFile(file, body, { flag: 'a' })
+      return reply(response, 200, { success: true, size: size + body.length })
+    }
+    const { items } = JSON.parse(body.toString())
+    for (const item of items) {
+      const there = join(root, normalize(`/${item.p}`))
+      if (item.d) await mkdir(there, { recursive: true })
+      else if ((await stat(there)).size !== item.s) return reply(response, 409, { error: 'Conflict', message: 'another size' })
+    }
+    const tops = [...new Set(items.map((/** @type {{ p: string }} */ item) => item.p.split('/')[0]))]
+    this.#shells.get(wish.get('terminal_id') ?? '')?.type(tops.map((top) => `'${join(root, String(top))}' `).join(''))
+    reply(response, 200, { success: true, announced: 'paths' })
   }
 
   /** @param {string} id */
@@ -335,6 +367,11 @@ class Shell {
   }
   /** @type {import('node:child_process').ChildProcessWithoutNullStreams} */
   #process
+
+  /** @param {string} text */
+  type(text) {
+    this.#process.stdin.write(text)
+  }
 
   kill() {
     this.#process.kill('SIGKILL')

@@ -185,6 +185,37 @@ export const stories = {
     await leave(stage, id)
   },
 
+  'files are dropped, and picked on a phone': async (stage) => {
+    const { page, until, shot, check, phone } = stage
+    const id = await enter(stage)
+    await page.keyboard.type('cat ')
+    if (phone) {
+      await page.click('#more')
+      const chooser = page.waitForEvent('filechooser')
+      await page.getByRole('menuitem', { name: 'Send files' }).click()
+      await (await chooser).setFiles([{ name: 'a note.txt', mimeType: 'text/plain', buffer: Buffer.from('dropped-by-hand\n') }])
+    } else {
+      const drag = async (/** @type {string} */ type) =>
+        page.evaluate((/** @type {string} */ type) => {
+          const data = new DataTransfer()
+          data.items.add(new File(['dropped-by-hand\n'], 'a note.txt'))
+          document.querySelector('.stage')?.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true, clientX: 200, clientY: 200 }))
+        }, type)
+      await drag('dragover')
+      await page.waitForSelector('.drop-note')
+      await shot('over')
+      await drag('drop')
+      await until(async () => (await page.locator('.drop-note').count()) === 0, 'the note goes')
+    }
+    await until(async () => /a note\.txt'\s*$/.test((await screen(page)).replace(/\n/g, '').trimEnd()), 'the path on the command line')
+    await shot('typed')
+    await page.locator('.screen').click()
+    await page.keyboard.press('Enter')
+    await until(async () => /^dropped-by-hand/m.test(await screen(page)), 'the content of the file')
+    check('the notice says so', (await page.locator('.toast').allInnerTexts()).join().includes('1 file given'))
+    await leave(stage, id)
+  },
+
   'the keys of a phone': async (stage) => {
     const { page, until, shot, check, phone } = stage
     const id = await enter(stage)

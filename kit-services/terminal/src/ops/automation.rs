@@ -1,5 +1,6 @@
 //! Driving a terminal: typing, and looking at the screen.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,21 +12,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::Terminal;
 use crate::id::{self, Named};
 use crate::keys::{self, MouseEvent, MouseModes};
+use crate::ops::over;
 use crate::ops::sessions::status;
 use crate::screen::{self, Hit, Scope, Snapshot, Wanted};
-use crate::session::{Over, Phase, Session};
-
-fn over(session: &Session) -> impl Fn(Over) -> Fault {
-    let id = session.id;
-    move |_| {
-        Fault::not_found(format!("the session of terminal {id} is over")).code("SESSION_NOT_FOUND")
-    }
-}
+use crate::session::{Phase, Session};
 
 /// Typed input that the program does not read for this long is an error.
 const TYPED_WITHIN: Duration = Duration::from_secs(10);
 
-async fn type_in(session: &Session, bytes: Vec<u8>) -> Result<Typed, Fault> {
+pub(super) async fn type_in(session: &Session, bytes: Vec<u8>) -> Result<Typed, Fault> {
     let written = bytes.len();
     tokio::time::timeout(TYPED_WITHIN, session.write(Bytes::from(bytes)))
         .await
@@ -587,6 +582,8 @@ pub struct AutomationMetrics {
     output_bytes: u64,
     running_commands: usize,
     queued_commands: usize,
+    /// Reports of pages, since the kit started.
+    client_reports: u64,
 }
 
 impl Operation for Metrics {
@@ -608,6 +605,7 @@ impl Operation for Metrics {
             output_bytes: views.iter().map(|view| view.written).sum(),
             running_commands: views.iter().filter(|view| view.running.is_some()).count(),
             queued_commands: views.iter().map(|view| view.waiting).sum(),
+            client_reports: terminal.reports().load(Ordering::Relaxed),
         })
     }
 }

@@ -8,12 +8,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::refuse_ssh;
 use crate::Terminal;
 use crate::command::{CommandResult, Status};
 use crate::execute::{self, Defer, Request, Wish};
 use crate::id::{self, Named};
 use crate::session::Output;
+use crate::ssh;
 
 /// Run a shell command, in a terminal or on its own.
 ///
@@ -24,6 +24,9 @@ use crate::session::Output;
 /// With `wait` (the default) the reply comes when the command has ended, and its standard output
 /// and error are exact. Without, the reply comes at once, the command's output goes to the
 /// terminal so that full-screen programs work, and the result can be asked for by `command_id`.
+///
+/// In a session on another machine it runs there, over the session's connection, in a shell of its
+/// own: what it changes is not there for the next one, and it is not seen in the terminal.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Execute {
     /// Terminal to run in, 1 to 65535; made when missing. 0 means none.
@@ -65,10 +68,8 @@ pub struct Execute {
     _display_wait_timeout: Option<u32>,
     /// X display of a new session: 1 or :1.
     display: Option<String>,
-    /// Machine to run on instead; not available.
-    ssh_host: Option<String>,
-    /// User on that machine; not available.
-    ssh_user: Option<String>,
+    #[serde(flatten)]
+    ssh: ssh::Asked,
     /// The command line.
     #[serde(default)]
     command: String,
@@ -104,12 +105,18 @@ impl Operation for Execute {
             "display",
             "ssh_host",
             "ssh_user",
+            "ssh_port",
+            "ssh_password",
+            "ssh_key",
+            "socks5_host",
+            "socks5_port",
+            "socks5_user",
+            "socks5_pass",
         ]);
     type Service = Terminal;
     type Reply = CommandResult;
 
     async fn run(self, terminal: Terminal, call: Call) -> Result<CommandResult, Fault> {
-        refuse_ssh(self.ssh_host.as_ref(), self.ssh_user.as_ref())?;
         let defer = self.defer()?;
         let wait = self.wait.unwrap_or(true) && defer.is_none();
         let output = match (self.tty, wait) {
@@ -142,6 +149,7 @@ impl Operation for Execute {
                 display: self.display,
                 size: None,
                 ephemeral: self.ephemeral,
+                ssh: self.ssh.read()?,
             },
             reset: self.reset,
             id: self.id.map(|id| match id {

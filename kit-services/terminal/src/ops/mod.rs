@@ -2,11 +2,16 @@
 
 use kit::{Api, Fault, Raw, Route};
 
+use crate::session::{Over, Session};
 use crate::{Terminal, socket};
 
 pub mod automation;
+pub mod drops;
 pub mod execution;
+pub mod machine;
 pub mod page;
+pub mod report;
+pub mod screenshot;
 pub mod sessions;
 pub mod system;
 
@@ -34,7 +39,9 @@ pub fn api(terminal: &Terminal) -> Api {
     .op::<sessions::ListHistory>(terminal)
     .op::<sessions::Delete>(terminal)
     .raw(sessions::raw(terminal))
+    .raw(screenshot::raw(terminal))
     .raw(socket::raw(terminal))
+    .op::<report::Report>(terminal)
     .op::<automation::Write>(terminal)
     .op::<automation::Press>(terminal)
     .op::<automation::Paste>(terminal)
@@ -45,6 +52,10 @@ pub fn api(terminal: &Terminal) -> Api {
     .op::<automation::Keys>(terminal)
     .op::<automation::State>(terminal)
     .op::<automation::Metrics>(terminal)
+    .op::<drops::Begin>(terminal)
+    .raw(drops::upload(terminal))
+    .op::<drops::Commit>(terminal)
+    .op::<drops::OneShot>(terminal)
     .op::<system::ListProcesses>(terminal)
     .op::<system::GetProcess>(terminal)
     .op::<system::SendSignal>(terminal)
@@ -52,16 +63,16 @@ pub fn api(terminal: &Terminal) -> Api {
     .op::<system::Unfreeze>(terminal)
     .op::<system::ListPorts>(terminal)
     .op::<system::Resources>(terminal)
+    .op::<machine::Displays>(terminal)
+    .op::<machine::DaemonConfig>(terminal)
+    .op::<machine::Reboot>(terminal)
+    .op::<machine::Shutdown>(terminal)
 }
 
-/// Refuse what this kit cannot do, rather than do something else.
-pub fn refuse_ssh(host: Option<&String>, user: Option<&String>) -> Result<(), Fault> {
-    if host.or(user).is_some_and(|text| !text.is_empty()) {
-        return Err(Fault::new(
-            http::StatusCode::NOT_IMPLEMENTED,
-            "sessions on other machines are not available; run `ssh` in a session of this one",
-        )
-        .code("SSH_NOT_AVAILABLE"));
+/// What is said of a session that ended while it was asked something.
+fn over(session: &Session) -> impl Fn(Over) -> Fault {
+    let id = session.id;
+    move |_| {
+        Fault::not_found(format!("the session of terminal {id} is over")).code("SESSION_NOT_FOUND")
     }
-    Ok(())
 }

@@ -8,7 +8,6 @@ use kit::{Call, Fault, Operation, Raw, Route, Wire};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::refuse_ssh;
 use crate::Terminal;
 use crate::command::Summary;
 use crate::execute::{Opened, Wish};
@@ -16,6 +15,7 @@ use crate::id::{self, Named};
 use crate::pty::Size;
 use crate::scrollback;
 use crate::session::{Close, Output, Phase, Session};
+use crate::ssh;
 
 /// Make a session, or find the one that is there.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -51,10 +51,8 @@ pub struct Create {
     desktop: bool,
     /// The desktop to start; not available.
     desktop_env: Option<String>,
-    /// Machine to run on instead; not available.
-    ssh_host: Option<String>,
-    /// User on that machine; not available.
-    ssh_user: Option<String>,
+    #[serde(flatten)]
+    ssh: ssh::Asked,
 }
 
 /// A session as it was made or found.
@@ -69,7 +67,11 @@ pub struct Created {
     shell_ready: bool,
     /// Process of the shell.
     pid: i32,
+    /// Whether it is on another machine; it is ready when the connection is up.
     is_ssh: bool,
+    /// That machine: user@host:port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     display: Option<String>,
     shell: String,
@@ -84,7 +86,14 @@ impl Operation for Create {
     type Reply = Created;
 
     async fn run(self, terminal: Terminal, call: Call) -> Result<Created, Fault> {
-        refuse_ssh(self.ssh_host.as_ref(), self.ssh_user.as_ref())?;
+        let target = self.ssh.read()?;
+        let script = self.startup_script.filter(|script| !script.is_empty());
+        if target.is_some() && script.is_some() {
+            return Err(Fault::bad_request(
+                "a startup script is read by a shell of this machine; with ssh_host, type to the session instead",
+            )
+            .field("/startup_script", "not with ssh_host"));
+        }
         if self.desktop
             || self
                 .desktop_env
@@ -122,13 +131,11 @@ impl Operation for Create {
                 )
             }),
             ephemeral: self.ephemeral,
+            ssh: target,
         };
         let (session, opened) = terminal.open(id, &wish)?;
-        let takes_commands = session.flavour.takes_commands();
-        if let (Opened::New, Some(script)) = (
-            opened,
-            self.startup_script.filter(|script| !script.is_empty()),
-        ) {
+        let takes_commands = session.takes_commands();
+        if let (Opened::New, Some(script)) = (opened, script) {
             let script = script.replace('\'', "'\\''");
             terminal
                 .execute(crate::execute::Request {
@@ -150,7 +157,8 @@ impl Operation for Create {
             created: opened == Opened::New,
             shell_ready,
             pid: session.pid.as_raw_nonzero().get(),
-            is_ssh: false,
+            is_ssh: session.target.is_some(),
+            ssh_target: session.target.clone(),
             display: session.display.clone(),
             shell: session.shell.to_string_lossy().into_owned(),
             user: session.user.clone(),
@@ -186,6 +194,9 @@ pub struct Listed {
     clients: usize,
     title: String,
     ephemeral: bool,
+    /// The other machine that it is on: user@host:port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     display: Option<String>,
     /// Id of the command at work.
@@ -213,6 +224,7 @@ fn list(session: &Session, limit: usize) -> Listed {
         clients: view.clients,
         title: view.title,
         ephemeral: session.ephemeral,
+        ssh_target: session.target.clone(),
         display: session.display.clone(),
         running_command: view.running,
         queued_commands: view.waiting,

@@ -15,7 +15,9 @@ use crate::system::processes::{self, Details, Machine, Process, Stat};
 use crate::system::resources::{self, Disk, Memory, Processor};
 
 /// Read from `/proc` without holding up others.
-async fn read<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+pub(super) async fn read<T: Send + 'static>(
+    what: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
     tokio::task::spawn_blocking(what)
         .await
         .map_err(|_| Fault::internal("reading the state of the machine failed"))

@@ -101,7 +101,7 @@ async fn more_than_is_kept_is_cut_and_flagged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_that_end_at_once_lose_nothing() {
     let rig = Rig::start();
-    let on_their_own = join_all((0..500).map(|number| {
+    let on_their_own = join_all((0..1000).map(|number| {
         let rig = &rig;
         async move {
             (
@@ -115,7 +115,7 @@ async fn programs_that_end_at_once_lose_nothing() {
         }
     }))
     .await;
-    let in_sessions = join_all((0..500).map(|number: u16| {
+    let in_sessions = join_all((0..1000).map(|number: u16| {
         let rig = &rig;
         async move {
             let command = format!(

@@ -168,7 +168,7 @@ async fn wrong_requests_are_refused_with_a_reason() {
         (
             format!("{execute}?ephemeral=true&ssh_host=example.com"),
             command(),
-            501,
+            400,
         ),
         (
             "/api/v1/terminal/create".into(),
@@ -307,4 +307,72 @@ async fn the_environment_of_the_kit_does_not_leak() {
         result["stdout"], "",
         "no descriptor of the kit is inherited"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_sessions_are_refused_beyond_the_limit_and_hurt_nobody() {
+    use futures::StreamExt;
+    const ASKED: u16 = 3000;
+    const LIMIT: usize = 256;
+    let rig = Rig::start();
+    let before = super::socket::resident();
+    let asked = futures::stream::iter(1..=ASKED).map(|id| {
+        let rig = &rig;
+        async move {
+            let wish = json!({ "terminal_id": id, "shell": "sh" });
+            rig.ask("POST", "/api/v1/terminal/create", wish).await
+        }
+    });
+    let answers: Vec<_> = asked.buffer_unordered(64).collect().await;
+    let made = answers.iter().filter(|(status, _)| *status == 200).count();
+    assert_eq!(made, LIMIT);
+    for (status, reply) in answers.iter().filter(|(status, _)| *status != 200) {
+        assert_eq!(*status, 503, "{reply}");
+        assert_eq!(reply["code"], "TOO_MANY_SESSIONS");
+    }
+    let grown = super::socket::resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes for {LIMIT} sessions");
+    check(&rig.once("echo still here").await, "still here\n", "", 0);
+    let sessions = rig.get("/api/v1/terminal/sessions").await;
+    let ids: Vec<u16> = sessions
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|session| session["terminal_id"].as_str().unwrap().parse().unwrap())
+        .collect();
+    futures::future::join_all(ids.iter().map(|id| {
+        let path = format!("/api/v1/terminal/{id}");
+        let rig = &rig;
+        async move { rig.ask("DELETE", &path, Value::Null).await }
+    }))
+    .await;
+    check(&rig.run(ASKED, "echo again").await, "again\n", "", 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_beyond_the_limit_is_refused_and_leaves_nothing() {
+    let rig = Rig::start();
+    let made = json!({ "terminal_id": 1, "shell": "sh" });
+    rig.post("/api/v1/terminal/create", made).await;
+    let begun = rig
+        .post("/api/v1/terminal/drop-begin?terminal_id=1", json!({}))
+        .await;
+    let upload = async |size: usize| {
+        let path = format!(
+            "/api/v1/terminal/upload?terminal_id=1&drop={}&token={}&path=a&offset=0",
+            begun["drop"].as_str().unwrap(),
+            begun["token"].as_str().unwrap()
+        );
+        rig.ask("POST", &path, Value::String("x".repeat(size - 2)))
+            .await
+    };
+    let (status, reply) = upload((8 << 20) + 1).await;
+    assert_eq!(
+        (status.as_u16(), &reply["code"]),
+        (413, &json!("SLICE_TOO_LARGE"))
+    );
+    let root = std::path::Path::new(begun["root"].as_str().unwrap());
+    assert_eq!(std::fs::read_dir(root).unwrap().count(), 0);
+    let (status, reply) = upload(8 << 20).await;
+    assert_eq!((status.as_u16(), &reply["size"]), (200, &json!(8 << 20)));
 }
