@@ -24,6 +24,10 @@ pub struct Api {
     pub wire: Wire,
     pub(crate) ops: Vec<Arc<Op>>,
     pub(crate) raws: Vec<Raw>,
+    /// Operations that are tools only: what they do over HTTP, a raw route does.
+    pub(crate) tools: Vec<Arc<Op>>,
+    /// Whether `openapi.json` beside the health leads to the one at the root.
+    pub(crate) redirects: bool,
     pub(crate) gate: Option<Gate>,
     /// Whether the service holds something that would be lost with the process.
     pub busy: Option<Busy>,
@@ -223,6 +227,8 @@ impl Api {
             wire: Wire::KIT,
             ops: Vec::new(),
             raws: Vec::new(),
+            tools: Vec::new(),
+            redirects: false,
             gate: None,
             busy: None,
             fallback: None,
@@ -258,23 +264,20 @@ impl Api {
     /// Add an operation.
     #[must_use]
     pub fn op<O: Operation>(mut self, service: &O::Service) -> Self {
-        let service = service.clone();
-        self.ops.push(Arc::new(Op {
-            route: O::ROUTE,
-            input: Lazy::new(input::<O>),
-            reply: Lazy::new(written::<O::Reply>),
-            call: Box::new(move |arguments, call| {
-                let service = service.clone();
-                async move {
-                    let operation: O = parse(arguments)?;
-                    let reply = operation.run(service, call).await?;
-                    serde_json::to_value(reply).map_err(|error| {
-                        Fault::internal(format!("the reply could not be written as JSON: {error}"))
-                    })
-                }
-                .boxed()
-            }),
-        }));
+        self.ops.push(erased::<O>(service));
+        self
+    }
+    /// Add an operation that is a tool and has no route of its own: bytes that a raw route takes or
+    /// gives, as JSON for an agent.
+    #[must_use]
+    pub fn tool<O: Operation>(mut self, service: &O::Service) -> Self {
+        self.tools.push(erased::<O>(service));
+        self
+    }
+    /// Have `openapi.json` below [`base`](Api::base) lead to the document at the root.
+    #[must_use]
+    pub fn document_at_root(mut self) -> Self {
+        self.redirects = true;
         self
     }
     /// Add an operation that a plain handler serves.
@@ -304,6 +307,13 @@ impl Api {
     pub fn raws(&self) -> impl Iterator<Item = &Raw> {
         self.raws.iter()
     }
+    /// Whether something of its own answers at this path.
+    pub(crate) fn serves(&self, path: &str) -> bool {
+        let raws = self.raws.iter().filter(|raw| raw.handler.is_some());
+        let ops = self.ops.iter().map(|op| op.route.path);
+        ops.chain(raws.map(|raw| raw.route.path))
+            .any(|own| own == path)
+    }
     /// Every route of both kinds.
     pub fn routes(&self) -> impl Iterator<Item = Route> {
         self.ops
@@ -311,6 +321,27 @@ impl Api {
             .map(|op| op.route)
             .chain(self.raws.iter().map(|raw| raw.route))
     }
+}
+
+/// An operation without its types.
+fn erased<O: Operation>(service: &O::Service) -> Arc<Op> {
+    let service = service.clone();
+    Arc::new(Op {
+        route: O::ROUTE,
+        input: Lazy::new(input::<O>),
+        reply: Lazy::new(written::<O::Reply>),
+        call: Box::new(move |arguments, call| {
+            let service = service.clone();
+            async move {
+                let operation: O = parse(arguments)?;
+                let reply = operation.run(service, call).await?;
+                serde_json::to_value(reply).map_err(|error| {
+                    Fault::internal(format!("the reply could not be written as JSON: {error}"))
+                })
+            }
+            .boxed()
+        }),
+    })
 }
 
 fn parse<O: Operation>(arguments: Map<String, Value>) -> Result<O, Fault> {

@@ -36,11 +36,10 @@ impl Api {
             router = both(router, &path, on(filter(verb), operation(&api, ops)));
         }
         let wire = api.wire;
-        router = both(
-            router,
-            &format!("{}/health", api.base),
-            health::handler(api.name),
-        );
+        let health = format!("{}/health", api.base);
+        if !api.serves(&health) {
+            router = both(router, &health, health::handler(api.name));
+        }
         router = openapi::routes(router, &api);
         router = mcp::routes(router, &api);
         router = match &api.other_methods {

@@ -3,7 +3,8 @@
 //! There are no sessions: every request stands for itself and is answered with JSON, so nothing
 //! is kept between calls and nothing has to be bounded. Whoever may call an operation over HTTP
 //! may call its tool: the request's headers reach the operation, and guarded operations ask the
-//! same gate. Raw routes are no tools: they carry bytes and streams.
+//! same gate. Raw routes are no tools: they carry bytes and streams; [`Api::tool`] adds one in their
+//! place.
 
 use std::sync::Arc;
 
@@ -102,7 +103,7 @@ impl ServerHandler for Tools {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         Ok(ListToolsResult::with_all_items(
-            self.0.ops.iter().map(|op| tool(op)).collect(),
+            self.offered().map(|op| tool(op)).collect(),
         ))
     }
 
@@ -111,7 +112,7 @@ impl ServerHandler for Tools {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(op) = self.0.ops.iter().find(|op| op.route.name() == request.name) else {
+        let Some(op) = self.offered().find(|op| op.route.name() == request.name) else {
             let message = format!("no tool `{}`; list them with tools/list", request.name);
             return Err(ErrorData::invalid_params(message, None));
         };
@@ -130,6 +131,10 @@ impl ServerHandler for Tools {
 }
 
 impl Tools {
+    fn offered(&self) -> impl Iterator<Item = &Arc<Op>> {
+        self.0.ops.iter().chain(&self.0.tools)
+    }
+
     /// The JSON of a reply as text, and as it is where it is an object.
     fn result(&self, answer: Result<Value, Fault>) -> CallToolResult {
         match answer {

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::routing::{MethodRouter, get};
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::api::{Op, Raw, written};
@@ -13,16 +16,16 @@ use crate::{Access, Api, Fault, Route, Verb};
 /// The document below the service's own paths and, where those leave room, at the root, too.
 pub(crate) fn routes(mut router: Router, api: &Arc<Api>) -> Router {
     let mut bases = vec![api.base.as_str()];
-    if !api.base.is_empty() && !owns_root(api) {
+    if !api.base.is_empty() && (api.redirects || !owns_root(api)) {
         bases.push("");
     }
     for base in bases {
         let (as_json, as_yaml) = (api.clone(), api.clone());
-        router = both(
-            router,
-            &format!("{base}/openapi.json"),
-            document("application/json", move || as_json.document().to_string()),
-        );
+        let as_json = match api.redirects && !base.is_empty() {
+            true => redirect(base),
+            false => document("application/json", move || as_json.document().to_string()),
+        };
+        router = both(router, &format!("{base}/openapi.json"), as_json);
         router = both(
             router,
             &format!("{base}/openapi.yaml"),
@@ -32,6 +35,13 @@ pub(crate) fn routes(mut router: Router, api: &Arc<Api>) -> Router {
         );
     }
     router
+}
+
+/// Leads to the document at the root, wherever the root of the service is for the caller.
+fn redirect(base: &str) -> MethodRouter {
+    let up = "../".repeat(base.matches('/').count());
+    let location = HeaderValue::try_from(format!("{up}openapi.json")).expect("plain ASCII");
+    get(move || async move { (StatusCode::FOUND, [(LOCATION, location)]) })
 }
 
 /// Whether names at the root are the service's own: files, say.

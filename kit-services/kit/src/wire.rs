@@ -22,6 +22,11 @@ impl Wire {
         success: bare,
         failure: files_failure,
     };
+    /// Payload bare; failures as `{error, code?}`.
+    pub const SQLITE: Wire = Wire {
+        success: bare,
+        failure: sqlite_failure,
+    };
     /// `{statusCode, message, data}`; failures as `{statusCode, error, message, code?, data?}`.
     pub const CONTROL: Wire = Wire {
         success: control_success,
@@ -62,6 +67,14 @@ fn kit_failure(fault: &Fault) -> Value {
 
 fn files_failure(fault: &Fault) -> Value {
     let mut body = json!({ "success": false, "error": fault.message });
+    if let Some(code) = fault.code {
+        body["code"] = code.into();
+    }
+    body
+}
+
+fn sqlite_failure(fault: &Fault) -> Value {
+    let mut body = json!({ "error": fault.message });
     if let Some(code) = fault.code {
         body["code"] = code.into();
     }
