@@ -97,10 +97,43 @@ async fn files_of_any_size_go_up_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn databases_are_files_of_the_user_and_outlive_a_killed_kit() {
+    let node = Node::running();
+    let web = node.create("data").await;
+    let run = async |items: serde_json::Value| {
+        let path = "/api/v1/sqlite/db?db=app&create_db_if_missing=true";
+        let body = json!({ "resultFormat": "list", "transaction": items });
+        node.kit(&web, "sqlite", Method::POST, path, |request| {
+            request.json(&body)
+        })
+        .await
+    };
+    let made = json!([{ "statement": "CREATE TABLE t (x)" }, { "statement": "INSERT INTO t VALUES (9007199254740993)" }]);
+    run(made).await.unwrap().expect(200);
+    let owners = "stat -c %U /hoody/databases /hoody/databases/app.db /hoody/databases/app.db-wal";
+    assert_eq!(node.root(&web, owners).await, "user\nuser\nuser");
+    // in the middle of whatever it does
+    node.root(&web, "systemctl kill -s KILL hoody-kit").await;
+    let began = std::time::Instant::now();
+    let rows = loop {
+        let asked = run(json!([{ "query": "SELECT x FROM t" }])).await;
+        if let Ok(answer) = asked
+            && answer.status == 200
+        {
+            break answer.json()["results"][0]["resultSetList"].clone();
+        }
+        assert!(began.elapsed().as_secs() < 30, "the kit does not come back");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    };
+    assert_eq!(rows, json!([[9_007_199_254_740_993_i64]]));
+    node.remove(&web).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_are_served_at_the_root() {
     let node = Node::running();
     let web = node.create("pages").await;
-    for service in ["terminal", "files"] {
+    for service in ["terminal", "files", "sqlite"] {
         let page = node
             .client
             .request(Method::GET, &web.host(service), "/")

@@ -11,7 +11,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("control", &["routes", "kit"]),
     ("terminal", &["kit"]),
     ("files", &["kit"]),
-    ("kitd", &["kit", "terminal", "files"]),
+    ("sqlite", &["kit"]),
+    ("kitd", &["kit", "terminal", "files", "sqlite"]),
     (
         "hoody",
         &[

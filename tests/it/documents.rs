@@ -104,7 +104,14 @@ async fn every_service_serves_its_document_in_both_forms() {
                 .request(Method::GET, &host, &format!("{base}/{name}"));
             rig.send(namespace(&slug), request)
         };
-        let json = get("openapi.json").await.expect(200).json();
+        let mut json = get("openapi.json").await;
+        if json.status == 302 {
+            // the contract has some of them lead to the root
+            assert_eq!(json.header("location"), "../../../openapi.json", "{slug}");
+            let request = rig.client.request(Method::GET, &host, "/openapi.json");
+            json = rig.send(namespace(&slug), request).await;
+        }
+        let json = json.expect(200).json();
         assert_eq!(json["paths"], document["paths"], "{slug}");
         let yaml: Value =
             yaml_serde::from_str(&get("openapi.yaml").await.expect(200).text()).expect("YAML");

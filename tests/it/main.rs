@@ -23,6 +23,7 @@ mod proxy;
 mod realms;
 mod smoke;
 mod snapshots;
+mod sqlite;
 mod terminal;
 mod terminal_drops;
 mod terminal_screen;

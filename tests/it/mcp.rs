@@ -29,7 +29,12 @@ async fn an_agent_finds_tools_and_uses_them() {
     let web = rig.create("web").await;
     let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {},
         "clientInfo": { "name": "story", "version": "1" } });
-    for (service, tool) in [("terminal", "executeCommand"), ("files", "statFile")] {
+    for (service, tool) in [
+        ("terminal", "executeCommand"),
+        ("files", "statFile"),
+        ("sqlite", "executeSqlTransaction"),
+        ("sqlite", "setKvValue"),
+    ] {
         let server = ask(&rig, &web, service, "initialize", hello.clone()).await;
         assert_eq!(server["serverInfo"]["name"], service);
         let listed = ask(&rig, &web, service, "tools/list", json!({})).await;
@@ -75,6 +80,22 @@ async fn an_agent_finds_tools_and_uses_them() {
             &missing["structuredContent"]["success"]
         ),
         (&json!(true), &json!(false))
+    );
+
+    let query = json!({ "name": "executeSqlTransaction", "arguments": {
+        "db": "app", "create_db_if_missing": true, "transaction": [{ "query": "SELECT 1 AS one" }] } });
+    let ran = ask(&rig, &web, "sqlite", "tools/call", query).await;
+    let result = &ran["structuredContent"]["results"][0];
+    assert_eq!(result["resultSet"], json!([{ "one": 1 }]), "{ran}");
+    // what is bytes over HTTP is JSON here
+    let set = json!({ "name": "setKvValue", "arguments": { "db": "app", "key": "a/b", "value": { "n": [1] } } });
+    ask(&rig, &web, "sqlite", "tools/call", set).await;
+    let get = json!({ "name": "getKvValue", "arguments": { "db": "app", "key": "a/b" } });
+    let got = ask(&rig, &web, "sqlite", "tools/call", get).await;
+    assert_eq!(
+        got["structuredContent"]["value"],
+        json!({ "n": [1] }),
+        "{got}"
     );
 
     // a page of another site must not drive an agent's tools

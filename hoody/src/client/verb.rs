@@ -126,7 +126,8 @@ fn verb(service: Option<&str>, words: &str, method: &str, path: &str, operation:
     let content = operation["requestBody"]["content"].as_object();
     let body = match content.and_then(|content| content.iter().next()) {
         None => Body::None,
-        Some((kind, media)) if kind == "application/json" => {
+        // any JSON at all is sent as it comes: it need not be an object
+        Some((kind, media)) if kind == "application/json" && media.get("schema").is_some() => {
             parameters.extend(of_body(&media["schema"], &parameters));
             Body::Json
         }

@@ -30,6 +30,11 @@ pub const SERVICES: &[Entry] = &[
         api: files,
         page: false,
     }, // its page shares `/` with listings
+    Entry {
+        slug: "sqlite",
+        api: sqlite,
+        page: false,
+    }, // its page shares `/` with WebSockets
 ];
 
 fn terminal(settings: &Settings) -> Api {
@@ -57,6 +62,15 @@ fn files(settings: &Settings) -> Api {
         home: settings.home.clone(),
         page: Some(|| PAGES.index("files")),
     }))
+}
+
+fn sqlite(settings: &Settings) -> Api {
+    let state = settings.state.join("sqlite");
+    let mut config = sqlite::Config::new(settings.root.clone(), state);
+    config.page = Some(|| PAGES.index("sqlite"));
+    config.home = Some(settings.home.clone());
+    let sqlite = sqlite::Sqlite::new(config);
+    sqlite::api(&sqlite).busy(move || sqlite.is_busy())
 }
 
 /// A service that was called.
