@@ -67,6 +67,9 @@ const stories = []
 for (const file of readdirSync(HERE).filter((name) => name.endsWith('.story.mjs')).sort()) {
   const service = file.replace('.story.mjs', '')
   const module = await import(join(HERE, file))
+  // what has no stand-in is told on a real kit only
+  if (module.real && mock) continue
+  if (!mock && values.base === undefined && !values.url.some((pair) => pair.startsWith(`${service}=`))) continue
   for (const [name, tell] of Object.entries(module.stories)) stories.push({ name: `${service}: ${name}`, service, tell: /** @type {any} */ (tell) })
 }
 
