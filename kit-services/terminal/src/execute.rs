@@ -173,6 +173,10 @@ impl Terminal {
         if let Some(session) = self.session(id) {
             return Ok((session, Opened::Found));
         }
+        match wish.ssh {
+            Some(_) => self.come_home(id),
+            None => self.not_lost(id)?,
+        }
         let granted = self.grant(wish)?;
         self.start(Spec {
             id,
@@ -243,6 +247,7 @@ impl Terminal {
         })?;
         if request.reset {
             self.close(terminal, Close::Reset).await;
+            self.come_home(terminal);
         }
         let command = Command::new(id, terminal, text, false, &self.commands().budget);
         let (session, opened) = self.open_for_commands(terminal, &request.wish)?;

@@ -13,7 +13,7 @@
 //! when it is deleted, or when it stood idle for very long with nobody looking; it does not
 //! survive the kit. This crate knows nothing of containers, of the proxy or of other services.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,7 +28,7 @@ use drops::Drops;
 use execute::Opened;
 use id::TerminalId;
 use oneshot::OneShots;
-use session::{Close, Session, Spec};
+use session::{Close, End, Phase, Session, Spec};
 
 mod account;
 mod album;
@@ -60,6 +60,8 @@ mod tests;
 
 /// Sessions at once.
 const MAX_SESSIONS: usize = 256;
+/// Terminals that were lost on other machines and are remembered; the oldest are forgotten.
+const MAX_LOST: usize = 256;
 /// Pictures drawn at once; each may take 48 MiB for a moment, and a processor.
 const MAX_PICTURES: usize = 2;
 
@@ -132,6 +134,8 @@ struct Service {
 #[derive(Debug)]
 struct Work {
     sessions: Mutex<HashMap<TerminalId, Arc<Session>>>,
+    /// Terminals whose sessions on other machines were lost, and which machines those were.
+    lost: Mutex<VecDeque<(TerminalId, String)>>,
     commands: Arc<Commands>,
     one_shots: Arc<OneShots>,
     next_ephemeral: Mutex<u16>,
@@ -168,6 +172,7 @@ impl Terminal {
             running::forget_old(&self.config().state);
             Work {
                 sessions: Mutex::default(),
+                lost: Mutex::default(),
                 commands: Arc::default(),
                 one_shots: Arc::default(),
                 next_ephemeral: Mutex::default(),
@@ -249,10 +254,55 @@ impl Terminal {
         })
     }
 
+    /// Forget the sessions that are over.
+    fn sweep(&self, sessions: &mut HashMap<TerminalId, Arc<Session>>) {
+        sessions.retain(|id, session| {
+            let is_over = session.is_over();
+            if let (true, Some(target)) = (is_over, &session.target)
+                && !matches!(session.view().phase, Phase::Ended(End::Closed(_)))
+            {
+                let mut lost = self.lost();
+                lost.retain(|(known, _)| known != id);
+                if lost.len() >= MAX_LOST {
+                    lost.pop_front();
+                }
+                lost.push_back((*id, target.clone()));
+            }
+            !is_over
+        });
+    }
+
+    fn lost(&self) -> MutexGuard<'_, VecDeque<(TerminalId, String)>> {
+        self.work()
+            .lost
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Let a terminal be on this machine again.
+    pub fn come_home(&self, id: TerminalId) {
+        self.sweep(&mut self.map());
+        self.lost().retain(|(known, _)| *known != id);
+    }
+
+    /// Refuse to take this machine for another: what was to run there must not run here because
+    /// the connection was lost.
+    fn not_lost(&self, id: TerminalId) -> Result<(), Fault> {
+        self.sweep(&mut self.map());
+        let lost = self.lost();
+        let Some((_, target)) = lost.iter().find(|(known, _)| *known == id) else {
+            return Ok(());
+        };
+        Err(Fault::conflict(format!(
+            "the session of terminal {id} was on {target} and is over; make one with POST /api/v1/terminal/create, there or here"
+        ))
+        .code("SSH_SESSION_OVER"))
+    }
+
     /// Start a session, unless somebody else just did.
     fn start(&self, spec: Spec) -> Result<(Arc<Session>, Opened), Fault> {
         let mut sessions = self.map();
-        sessions.retain(|_, session| !session.is_over());
+        self.sweep(&mut sessions);
         if let Some(session) = sessions.get(&spec.id) {
             return Ok((session.clone(), Opened::Found));
         }
@@ -265,9 +315,8 @@ impl Terminal {
         let (id, service) = (spec.id, Arc::downgrade(&self.0));
         let on_end = move || {
             if let Some(service) = service.upgrade() {
-                Terminal(service)
-                    .map()
-                    .retain(|known, session| *known != id || !session.is_over());
+                let terminal = Terminal(service);
+                terminal.sweep(&mut terminal.map());
             }
         };
         let session = Session::start(spec, on_end).map_err(|error| {

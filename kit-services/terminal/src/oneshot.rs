@@ -28,7 +28,7 @@ const MAX_LEFT_BEHIND: usize = 256;
 const CHUNK: usize = 16 << 10;
 /// After the end of a command, output of what it started may follow for as long as the pipes are
 /// not quiet for this long, and no longer than that in all.
-const QUIET: Duration = Duration::from_millis(50);
+const QUIET: Duration = Duration::from_millis(150);
 const FOLLOWS: Duration = Duration::from_secs(1);
 /// How long processes that a command left in the background may live.
 const LEFT_BEHIND: Duration = Duration::from_secs(300);

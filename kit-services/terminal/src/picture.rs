@@ -259,9 +259,13 @@ impl Letters {
             .entry((face, letter))
             .or_insert_with(|| {
                 let font = fonts.entry(face).or_insert_with(|| face.font());
+                if is_unseen(letter) {
+                    return None;
+                }
                 let id = font.glyph_id(letter);
                 if id.0 == 0 {
-                    return bitmap(letter, (cell.0 * cells, cell.1));
+                    let size = (cell.0 * cells, cell.1);
+                    return Some(bitmap(letter, size).unwrap_or_else(|| frame(size)));
                 }
                 let glyph: Glyph =
                     id.with_scale_and_position(*scale, ab_glyph::point(0.0, *ascent));
@@ -282,6 +286,33 @@ impl Letters {
                 })
             })
             .as_ref()
+    }
+}
+
+/// What joins letters or chooses between their forms, and has none itself.
+fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// What stands for a letter that no font has: an empty frame.
+fn frame((width, height): (u32, u32)) -> Stencil {
+    let margin = (width / 8).max(1);
+    let (left, right) = (margin, width.saturating_sub(margin + 1));
+    let (top, bottom) = (height / 5, height - height / 5 - 1);
+    let is_line = |x: u32, y: u32| {
+        let inside = (left..=right).contains(&x) && (top..=bottom).contains(&y);
+        inside && (x == left || x == right || y == top || y == bottom)
+    };
+    let cover = (0..height)
+        .flat_map(|y| (0..width).map(move |x| (x, y)))
+        .map(|(x, y)| if is_line(x, y) { 1.0 } else { 0.0 })
+        .collect();
+    Stencil {
+        x: 0,
+        y: 0,
+        width: width as usize,
+        cover,
     }
 }
 
@@ -580,6 +611,9 @@ mod tests {
             assert!(has(&cell(&drawn, 0, column), Colour::WHITE), "{column}");
         }
         assert!(ink(cell(&drawn, 0, 8)) > 0);
+        // A letter that no font has is seen to be one.
+        let drawn = self::drawn("\x1b[?25l\u{1f600}a\u{200d}");
+        assert!(ink(cell(&drawn, 0, 0)) > 0 && ink(cell(&drawn, 0, 1)) > 0);
     }
 
     #[test]
@@ -644,6 +678,27 @@ mod tests {
             ("plaid", None),
         ] {
             assert_eq!(Colour::read(text), want, "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_is_shown_can_be_drawn(
+            output in "(\\x1b\\[[0-9;?]{0,12}[A-Za-z]|[ -~\r\n]|\\PC|\u{300}|漢|\u{1f600}){0,80}",
+            (rows, columns) in (1..12_u16, 2..40_u16),
+            font_size in FONT_SIZES,
+        ) {
+            let screen = Screen::new(Size { rows, columns }, output.as_bytes()).look().clone();
+            if let Ok(picture) = draw(&screen, &Style { font_size, ..STYLE }) {
+                let size = picture.width as usize * picture.height as usize * 3;
+                proptest::prop_assert_eq!(picture.pixels.len(), size);
+            }
+        }
+
+        #[test]
+        fn no_text_breaks_the_reading_of_colours(text in "[#0-9a-fA-F,+é -]{0,14}") {
+            Colour::read(&text);
         }
     }
 }

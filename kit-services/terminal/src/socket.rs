@@ -354,6 +354,7 @@ async fn open(
         terminal
             .close(wanted.id, crate::session::Close::Reset)
             .await;
+        terminal.come_home(wanted.id);
     }
     let wish = Wish {
         size,

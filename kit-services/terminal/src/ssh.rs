@@ -222,7 +222,8 @@ impl Target {
         option("ServerAliveInterval=30".to_owned());
         option("ServerAliveCountMax=4".to_owned());
         option("NumberOfPasswordPrompts=1".to_owned());
-        let mut environment = BTreeMap::new();
+        // ssh runs what connects it through a proxy with this.
+        let mut environment = BTreeMap::from([("SHELL".to_owned(), "/bin/sh".to_owned())]);
         if let Some(key) = &self.key {
             workdir.write("key", key)?;
             option(format!(
@@ -256,7 +257,7 @@ impl Target {
             let word =
                 |path: &Path| percent(&single_quoted(&path.to_string_lossy(), Flavour::Posix));
             option(format!(
-                "ProxyCommand=exec {} --socks5 {} --to %h:%p",
+                "ProxyCommand={} --socks5 {} --to %h:%p",
                 word(connector),
                 word(&workdir.path.join("proxy"))
             ));

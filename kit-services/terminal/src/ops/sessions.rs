@@ -1,5 +1,7 @@
 //! Sessions: making, listing, ending them, and what they remember.
 
+use std::time::Duration;
+
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -7,6 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, 
 use kit::{Call, Fault, Operation, Raw, Route, Wire};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::Terminal;
 use crate::command::Summary;
@@ -16,6 +19,7 @@ use crate::pty::Size;
 use crate::scrollback;
 use crate::session::{Close, Output, Phase, Session};
 use crate::ssh;
+use crate::system::displays;
 
 /// Make a session, or find the one that is there.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -46,6 +50,11 @@ pub struct Create {
     cols: Option<u32>,
     /// Rows; 24 where not given.
     rows: Option<u32>,
+    /// With `display`: reply when an X server answers there, or when the time is over.
+    #[serde(default)]
+    wait_until_display: bool,
+    /// How long to wait for that, in seconds, at most 300; 300 where not given.
+    wait_timeout: Option<u64>,
     /// A desktop instead of single windows; not available.
     #[serde(default)]
     desktop: bool,
@@ -74,6 +83,9 @@ pub struct Created {
     ssh_target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     display: Option<String>,
+    /// Whether an X server answers there, where that was waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_ready: Option<bool>,
     shell: String,
     user: String,
 }
@@ -133,6 +145,7 @@ impl Operation for Create {
             ephemeral: self.ephemeral,
             ssh: target,
         };
+        terminal.come_home(id);
         let (session, opened) = terminal.open(id, &wish)?;
         let takes_commands = session.takes_commands();
         if let (Opened::New, Some(script)) = (opened, script) {
@@ -150,6 +163,13 @@ impl Operation for Create {
                 })
                 .await?;
         }
+        let display_ready = match &session.display {
+            Some(display) if self.wait_until_display => {
+                let seconds = self.wait_timeout.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+                Some(display_answers(&terminal, display, Duration::from_secs(seconds)).await)
+            }
+            _ => None,
+        };
         let shell_ready = takes_commands && terminal.settle(&session).await;
         Ok(Created {
             status: "ok",
@@ -160,10 +180,30 @@ impl Operation for Create {
             is_ssh: session.target.is_some(),
             ssh_target: session.target.clone(),
             display: session.display.clone(),
+            display_ready,
             shell: session.shell.to_string_lossy().into_owned(),
             user: session.user.clone(),
         })
     }
+}
+
+/// Longest wait for a display, in seconds.
+const LONGEST_WAIT: u64 = 300;
+
+/// Wait until an X server answers; whether one did in time.
+async fn display_answers(terminal: &Terminal, display: &str, patience: Duration) -> bool {
+    const LOOK: Duration = Duration::from_millis(100);
+    let Some(sockets) = &terminal.config().displays else {
+        return false;
+    };
+    let until = Instant::now() + patience;
+    while !displays::is_up(sockets, display) {
+        if Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    true
 }
 
 /// List the sessions.

@@ -51,6 +51,17 @@ pub fn list(directory: &Path) -> Vec<Display> {
     displays
 }
 
+/// Whether an X server answers for this display: `:1` or `:1.0`.
+pub fn is_up(directory: &Path, display: &str) -> bool {
+    let number = display.trim_start_matches(':').split('.').next();
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    number.is_some_and(|number| {
+        let path = directory.join(format!("X{number}"));
+        path.to_str()
+            .is_some_and(|path| clients(&table, path).is_some())
+    })
+}
+
 /// The number of a display whose socket is called `X1`.
 fn number(name: &str) -> Option<u32> {
     let digits = name.strip_prefix('X')?;
@@ -111,6 +122,8 @@ mod tests {
         );
         assert_eq!(found[0].user, crate::account::Account::current().name);
         assert_eq!(list(Path::new("/no/such/directory")), []);
+        let up = |display| is_up(directory.path(), display);
+        assert!(up(":7") && up(":7.0") && !up(":8") && !up(":9") && !up(":"));
     }
 
     #[test]

@@ -317,3 +317,57 @@ async fn people_and_programs_share_a_prompt() {
     .await;
     check(&rig.result(&asked).await, "got answer\n", "", 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_waits_for_its_display_where_it_is_asked_to() {
+    let sockets = tempfile::tempdir().unwrap();
+    let rig = Rig::with(|config| config.displays = Some(sockets.path().to_owned()));
+    let create = |id: u16, seconds: u64| json!({ "terminal_id": id, "display": "5", "wait_until_display": true, "wait_timeout": seconds });
+    let path = "/api/v1/terminal/create";
+    let late = rig.post(path, create(1, 0)).await;
+    assert_eq!(
+        (&late["display"], &late["display_ready"]),
+        (&json!(":5"), &json!(false))
+    );
+    let waiting = rig.post(path, create(2, 60));
+    let begins = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        std::os::unix::net::UnixListener::bind(sockets.path().join("X5")).unwrap()
+    };
+    let (made, _server) = tokio::join!(waiting, begins);
+    assert_eq!(made["display_ready"], true, "{made}");
+    let told = rig.get("/api/v1/system/displays").await;
+    assert_eq!(told[0]["display"], 5, "{told}");
+    check(&rig.run(2, "echo $DISPLAY").await, ":5\n", "", 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_to_run_elsewhere_does_not_run_here() {
+    let rig = Rig::start();
+    // Nobody answers at this port: the session is over as soon as it is there.
+    let there =
+        json!({ "terminal_id": 1, "ssh_host": "127.0.0.1", "ssh_user": "me", "ssh_port": 1 });
+    let made = rig.post("/api/v1/terminal/create", there).await;
+    assert_eq!(
+        (&made["is_ssh"], &made["shell_ready"]),
+        (&json!(true), &json!(false))
+    );
+    let execute = "/api/v1/terminal/execute?terminal_id=1";
+    let command = || json!({ "command": "echo here" });
+    let (status, reply) = rig.ask("POST", execute, command()).await;
+    assert_eq!(
+        (status.as_u16(), &reply["code"]),
+        (409, &json!("SSH_SESSION_OVER")),
+        "{reply}"
+    );
+    let home = json!({ "terminal_id": 1 });
+    rig.post("/api/v1/terminal/create", home).await;
+    check(&rig.post(execute, command()).await, "here\n", "", 0);
+    // On its own, a command says with what code ssh gave up.
+    let once = "/api/v1/terminal/execute?ephemeral=true&ssh_host=127.0.0.1&ssh_user=me&ssh_port=1";
+    let refused = rig.post(once, command()).await;
+    assert_eq!(
+        (&refused["exit_code"], &refused["stdout"]),
+        (&json!(255), &json!(""))
+    );
+}
