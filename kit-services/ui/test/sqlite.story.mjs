@@ -54,9 +54,9 @@ export const stories = {
     await page.waitForSelector('.grid tbody tr')
 
     expect(/status of 40\d/)
-    await run(stage, 'SELECT nothing FROM people')
+    await run(stage, 'SELECT absent FROM people')
     await page.waitForSelector('#failure')
-    check('why', (await page.locator('#failure').innerText()).includes('no such column: nothing'))
+    check('why', (await page.locator('#failure').innerText()).includes('o such column: absent'))
     await shot('failure')
     await run(stage, "INSERT INTO people (name) VALUES ('lost'); INSERT INTO people (id, name) VALUES (1, 'twice')")
     await page.waitForSelector('#failure')

@@ -1,8 +1,9 @@
 //! Where clients of libsql find their databases.
 //!
-//! `libsql://HOST/api/v1/sqlite/hrana/app` is the database `app`, made where it is missing;
-//! `…/hrana-read/app` is the same one, only to be read; and `libsql://HOST` is the database
-//! `default`, or the one that `?db=` names.
+//! `libsql://HOST/api/v1/sqlite/hrana/app/` is the database `app`, made where it is missing;
+//! `…/hrana-read/app/` is the same one, only to be read; and `libsql://HOST` is the database
+//! `default`, or the one that `?db=` names. Clients over HTTP need the slash at the end: they put what
+//! they ask for in place of what follows the last one.
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request};
@@ -161,7 +162,8 @@ pub fn raws(sqlite: &Sqlite) -> Vec<Raw> {
         .handler(get(handler(|sqlite, request| Box::pin(root(sqlite, request))))),
         Raw::new(
             Route::get("/api/v1/sqlite/hrana/{db}").named("connectHrana"),
-            "Connect to a database with a client of libsql, over a WebSocket.\n\nHrana 2 and 3, \
+            "Connect to a database with a client of libsql, over a WebSocket.\n\nClients take this \
+             address with a slash at its end, for both of their transports. Hrana 2 and 3, \
              with the subprotocols `hrana3-protobuf`, `hrana3`, `hrana2` and `hrana1`; the `jwt` of \
              its hello is not looked at. Streams end with the connection. A transaction in which \
              nothing is done for 30 seconds is rolled back.",
