@@ -29,6 +29,7 @@ pub mod servers;
 pub mod snapshots;
 pub mod stats;
 pub mod status_logs;
+pub mod storage;
 pub mod tasks;
 pub mod text;
 pub mod tokens;
@@ -124,6 +125,16 @@ pub fn api(control: &Control) -> Api {
         .op::<firewall::AddEgress>(control)
         .op::<firewall::ToggleEgress>(control)
         .op::<firewall::RemoveEgress>(control)
+        // what they see of one another
+        .op::<storage::List>(control)
+        .op::<storage::Create>(control)
+        .op::<storage::Get>(control)
+        .op::<storage::Update>(control)
+        .op::<storage::Delete>(control)
+        .op::<storage::ListAll>(control)
+        .op::<storage::ListIncoming>(control)
+        .op::<storage::ListAllIncoming>(control)
+        .op::<storage::SetMount>(control)
         // who may reach what, and by which names
         .op::<rules::Get<rules::OfContainer>>(control)
         .op::<rules::Replace<rules::OfContainer>>(control)

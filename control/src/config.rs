@@ -37,6 +37,10 @@ pub struct Limits {
     pub tokens_per_user: u32,
     pub aliases_per_container: u32,
     pub snapshots_per_container: u32,
+    /// Directories that one container offers to others.
+    pub shares_per_container: u32,
+    /// Directories that one container may see of others.
+    pub shares_per_target: u32,
     /// Failed logins of one account from one address in half an hour.
     pub login_failures: u32,
     /// Failed logins from one address in half an hour, whatever the accounts.
@@ -138,6 +142,8 @@ impl Default for Limits {
             tokens_per_user: 1000,
             aliases_per_container: 100,
             snapshots_per_container: 100,
+            shares_per_container: 100,
+            shares_per_target: 50,
             login_failures: 1000,
             login_failures_per_address: 4000, // an office behind one address
             refreshes: 30,

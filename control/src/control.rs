@@ -18,6 +18,7 @@ use crate::reconcile::Nudges;
 use crate::runtime::Runtime;
 use crate::runtime::fake::Fake;
 use crate::secrets::{Secrets, SecretsError};
+use crate::shares::Shares;
 use crate::store::node::Identity;
 use crate::store::{Store, StoreError, containers, node};
 use crate::stream::Streams;
@@ -52,6 +53,7 @@ pub struct Parts {
     pub tasks: Tasks,
     pub policies: Policies,
     pub prespawn: Prespawn,
+    pub shares: Shares,
 }
 
 /// Raised when what a runtime writes for all machines alike changes: those that are there are told.
@@ -175,6 +177,7 @@ impl Control {
             tasks: Tasks::default(),
             policies: Policies::default(),
             prespawn: Prespawn::default(),
+            shares: Shares::default(),
             config,
             store,
             runtime,

@@ -5,7 +5,7 @@
 //! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
 //! (desired against observed), [`prespawn`] (machines that are kept ready before anybody asks),
 //! [`policies`] (who may reach whom over the network, with [`firewall`], and [`relay`], a process
-//! of its own), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
+//! of its own), [`shares`] (who sees which directory of whom), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
 //! them), [`publish`] (what the proxy is told), [`wake`] (what it tells), [`idle`] (who sleeps because
 //! of it), [`inside`] (what the node itself asks of the kit in a machine), [`certificates`] (what visitors are shown), [`auth`] (who is calling), [`api`] (the operations,
 //! a file per noun), [`stream`] (what happens, as it happens), [`provision`] (the first run).
@@ -35,6 +35,7 @@ pub mod rules;
 pub mod runtime;
 pub mod secrets;
 pub mod serve;
+pub mod shares;
 pub mod store;
 pub mod stream;
 pub mod tasks;

@@ -32,6 +32,8 @@ pub struct Metrics {
     kept_bytes: IntGauge,
     claims: IntCounterVec,
     claim_seconds: Histogram,
+    shares: IntGaugeVec,
+    share_runs: IntCounterVec,
 }
 
 const HOW: &str = "metrics are declared with valid names";
@@ -76,6 +78,22 @@ impl Metrics {
             Opts::new(
                 "hoody_policies_total",
                 "Times that what all containers may reach was brought to the runtime",
+            ),
+            &["end"],
+        )
+        .expect(HOW);
+        let shares = IntGaugeVec::new(
+            Opts::new(
+                "hoody_shares",
+                "Directories that containers see of one another, or should and do not",
+            ),
+            &["state"],
+        )
+        .expect(HOW);
+        let share_runs = IntCounterVec::new(
+            Opts::new(
+                "hoody_share_runs_total",
+                "Times that what containers see of one another was brought to the runtime",
             ),
             &["end"],
         )
@@ -142,7 +160,7 @@ impl Metrics {
         for result in ["hit", "missed"] {
             claims.with_label_values(&[result]).inc_by(0);
         }
-        let all: [Box<dyn prometheus::core::Collector>; 15] = [
+        let all: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(kept.clone()),
             Box::new(kept_bytes.clone()),
             Box::new(claims.clone()),
@@ -158,6 +176,8 @@ impl Metrics {
             Box::new(published.clone()),
             Box::new(wakes.clone()),
             Box::new(policies.clone()),
+            Box::new(shares.clone()),
+            Box::new(share_runs.clone()),
         ];
         for metric in all {
             registry.register(metric).expect(HOW);
@@ -179,6 +199,8 @@ impl Metrics {
             kept_bytes,
             claims,
             claim_seconds,
+            shares,
+            share_runs,
         }
     }
 
@@ -247,6 +269,17 @@ impl Metrics {
             let n = i64::try_from(n).unwrap_or(i64::MAX);
             self.tasks.with_label_values(&[state]).set(n);
         }
+    }
+
+    /// Shares were brought to the runtime: how many directories are seen, and how many should be and
+    /// are not.
+    pub fn shares(&self, mounted: usize, missing: usize, well: bool) {
+        for (state, n) in [("mounted", mounted), ("missing", missing)] {
+            let n = i64::try_from(n).unwrap_or(i64::MAX);
+            self.shares.with_label_values(&[state]).set(n);
+        }
+        let end = if well { "ok" } else { "failed" };
+        self.share_runs.with_label_values(&[end]).inc();
     }
 
     /// Everything, in the text format of Prometheus.

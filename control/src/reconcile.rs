@@ -78,6 +78,8 @@ pub async fn run(control: Control) {
     let control = &reconciler.control;
     // No machine starts before it is known what it may reach.
     crate::policies::apply(control).await.ok(); // it is tried again by itself
+    // What it sees of others is there when it starts; where this fails, it comes while it runs.
+    crate::shares::apply(control).await.ok();
     let mut changes = control.runtime.changes();
     let mut watching = true;
     let mut tasks: JoinSet<()> = JoinSet::new();
@@ -85,6 +87,8 @@ pub async fn run(control: Control) {
     let mut busy: HashMap<Id, Busy> = HashMap::new();
     let mut sweeping = false;
     let mut next_sweep = Instant::now();
+    let keep = |tasks: &mut JoinSet<()>| tasks.spawn(crate::shares::run(control.clone())).id();
+    of_task.insert(keep(&mut tasks), Work::Shares);
     loop {
         let mut due: HashSet<Id> = HashSet::new();
         tokio::select! {
@@ -121,6 +125,11 @@ pub async fn run(control: Control) {
                             due.insert(id);
                         }
                     }
+                    Some(Work::Shares) => {
+                        tracing::error!("whoever keeps the shares stumbled and begins anew");
+                        tokio::time::sleep(SWEEP_RETRY).await;
+                        of_task.insert(keep(&mut tasks), Work::Shares);
+                    }
                     None => {}
                 }
             }
@@ -148,6 +157,8 @@ pub async fn run(control: Control) {
 
 enum Work {
     Sweep,
+    /// It does not end by itself.
+    Shares,
     Container(Id),
 }
 
@@ -692,6 +703,13 @@ impl Reconciler {
                     .await?;
                 control.disks.send_replace(());
             }
+        }
+        // Another disk than the one that was shared, or nobody any more who shares or sees.
+        if matches!(
+            step,
+            Step::Create | Step::Claim | Step::Copy | Step::Restore | Step::Sync | Step::Delete
+        ) {
+            control.shares.nudge();
         }
         tracing::info!(
             container.id = %id,

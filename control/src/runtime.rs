@@ -70,6 +70,47 @@ pub enum Egress {
     Proxied(Upstream),
 }
 
+/// A directory of one machine that another sees below [`SHARES`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    pub id: Id,
+    pub source: Id,
+    /// On the source's own disk; absolute and without detours.
+    pub path: String,
+    pub writable: bool,
+}
+
+/// What each machine sees of others, by the names below [`SHARES`].
+pub type Shares = BTreeMap<Id, BTreeMap<String, Share>>;
+
+/// Where a machine sees what others share with it.
+pub const SHARES: &str = "/hoody/shares";
+
+/// A share that a machine should see and does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unshared {
+    pub share: Id,
+    pub target: Id,
+    pub why: NoDirectory,
+}
+
+/// Why a directory of a machine is not shared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoDirectory {
+    #[error("there is no `{0}` on the disk of the container")]
+    Missing(String),
+    #[error("`{0}` is no directory")]
+    NotOne(String),
+    #[error("`{0}` leads over a symbolic link; name the directory that it leads to")]
+    Link(String),
+    #[error("container {0} is not made yet")]
+    NotMade(Id),
+    #[error("container {0} sees shares from its next start on; restart it")]
+    NextStart(Id),
+    #[error("{0}")]
+    Host(String),
+}
+
 /// What the runtime sees of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
@@ -274,6 +315,28 @@ pub trait Runtime: Send + Sync + 'static {
         Err(RuntimeError::Unsupported(
             "say what a machine may reach over the network",
         ))
+    }
+
+    /// Whether [`Runtime::share`] can do anything.
+    fn shares_directories(&self) -> bool {
+        false
+    }
+
+    /// Whether this directory can be shared now.
+    async fn directory(&self, id: Id, path: &str) -> Result<(), NoDirectory> {
+        let _ = (id, path);
+        Err(NoDirectory::Host(
+            "the runtime cannot share directories".to_owned(),
+        ))
+    }
+
+    /// Have machines, on or off, see exactly these directories of others; which they do not see, and
+    /// why. What is shared for reading is read-only for root in the machine as well, and nothing
+    /// that a source does to its directories shows more of it. Asked again, it repairs what others
+    /// did to them.
+    async fn share(&self, shares: Shares) -> Result<Vec<Unshared>, RuntimeError> {
+        let _ = shares;
+        Err(RuntimeError::Unsupported("share directories"))
     }
 
     /// Run a program in it as its root.

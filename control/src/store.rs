@@ -17,6 +17,7 @@ pub mod prespawned;
 pub mod projects;
 pub mod rules;
 pub mod sessions;
+pub mod shares;
 pub mod snapshots;
 pub mod status_logs;
 pub mod tokens;

@@ -10,6 +10,7 @@ mod far;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use control::firewall::{Action, Filter, Filters, Kind};
 use control::relay::{self, Credentials, Kind as By, Reach, Upstream};
 use control::runtime::incus::{Incus, RELAY, RELAY_NAMES, Settings};
 use control::runtime::{
-    Egress, Limits, Machine, Observed, Policy, Power, Runtime, RuntimeError, Source,
+    Egress, Limits, Machine, NoDirectory, Observed, Policy, Power, Runtime, RuntimeError, Share,
+    Shares, Source,
 };
 use far::Far;
 use routes::Id;
@@ -147,6 +149,22 @@ impl Rig {
         self.sh(id, line).await
     }
 
+    /// The same engine, as a control that begins anew has it.
+    async fn again(&self) -> Arc<Incus> {
+        let at = self.directory.path();
+        let engine = Incus::connect(Settings {
+            socket: "/var/lib/incus/unix.socket".into(),
+            name: std::env::var("HOODY_ENGINE").unwrap(),
+            containers: at.join("containers"),
+            kit: at.join("kit"),
+            relay: at.join("relay.sock"),
+        })
+        .await
+        .unwrap();
+        engine.enforce(BTreeMap::new()).await.unwrap();
+        engine
+    }
+
     /// Make a machine, turn it on, and wait until its kit is there.
     async fn turn_on(&self, machine: &Machine) -> Observed {
         self.engine.create(machine).await.unwrap();
@@ -198,6 +216,13 @@ impl Rig {
         assert!(!directory.exists(), "{} is left", directory.display());
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         assert!(!mounts.contains(&id.to_string()), "a mount is left");
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let shares = self.directory.path().join("shares");
+        Command::new("umount").arg("-l").arg(&shares).output().ok(); // there may be none
     }
 }
 
@@ -1455,4 +1480,426 @@ async fn a_machine_without_a_kit_is_claimed_too() {
     assert_eq!(rig.who_is(id).await, who);
     engine.delete(id).await.unwrap();
     rig.is_gone(id).await;
+}
+
+/// What root in a machine does to write to what it was given to read; prints what worked.
+const ATTACK: &str = r#"
+at=$1; tried=/root/attack; mkdir -p $tried
+won() { touch "$1/written" 2>/dev/null && echo "$2"; rm -f "$1/written" 2>/dev/null; }
+won $at plainly
+mount -o remount,bind,rw $at 2>/dev/null && echo remounted; won $at remount
+mount -o remount,rw $at 2>/dev/null && echo remounted-whole; won $at remount-whole
+mount --bind $at $tried && { mount -o remount,bind,rw $tried 2>/dev/null && echo bind-remounted; won $tried bind; umount $tried; }
+mount --rbind $at $tried && { mount -o remount,bind,rw $tried 2>/dev/null && echo rbind-remounted; won $tried rbind; umount -l $tried; }
+mount --make-private $at; mount -o remount,bind,rw $at 2>/dev/null && echo private-remounted; won $at private
+mount --make-shared $at
+mount --move $at $tried 2>/dev/null && { mount -o remount,bind,rw $tried 2>/dev/null && echo moved; won $tried move; mount --move $tried $at; }
+unshare --mount bash -c "mount -o remount,bind,rw $at; touch $at/written" 2>/dev/null && echo namespace
+unshare --user --map-root-user --mount bash -c "mount -o remount,bind,rw $at; touch $at/written" 2>/dev/null && echo user-namespace
+unshare --user --map-root-user --mount bash -c "mount --bind $at $tried; mount -o remount,bind,rw $tried; touch $tried/written" 2>/dev/null && echo user-namespace-bind
+mkdir -p /root/upper /root/work
+mount -t overlay overlay -o lowerdir=$at,upperdir=/root/upper,workdir=/root/work $tried 2>/dev/null && { rm -f $tried/file; umount $tried; test -e $at/file || echo overlay; }
+python3 - $at <<'PYTHON'
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+at = sys.argv[1].encode()
+class Attributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
+# the mount itself, and a copy of it that is nowhere
+clear = Attributes(0, 1, 0, 0)
+if libc.syscall(442, -100, at, 0, ctypes.byref(clear), 32) == 0:
+    print("mount_setattr")
+tree = libc.syscall(428, -100, at, 1)
+if tree >= 0 and libc.syscall(442, tree, b"", 0x1000, ctypes.byref(clear), 32) == 0:
+    print("open_tree")
+try:
+    os.close(os.open(os.path.join(sys.argv[1], "file"), os.O_RDWR))
+    print("opened for writing")
+except OSError:
+    pass
+try:
+    os.open("/proc/self/fd/%d/written" % os.open(sys.argv[1], os.O_RDONLY), os.O_CREAT | os.O_WRONLY)
+    print("by descriptor")
+except OSError:
+    pass
+PYTHON
+chmod 777 $at/file 2>/dev/null && echo chmod; chown 5 $at/file 2>/dev/null && echo chown
+rm -f $at/file 2>/dev/null; test -e $at/file || echo removed
+cat $at/file
+"#;
+
+/// One share, by its name.
+fn seen(target: &Machine, shares: &[(&str, &Machine, &str, bool)]) -> Shares {
+    let seen = shares.iter().map(|(name, source, path, writable)| {
+        let share = Share {
+            id: Id(rand::random()),
+            source: source.id,
+            path: (*path).to_owned(),
+            writable: *writable,
+        };
+        ((*name).to_owned(), share)
+    });
+    Shares::from([(target.id, seen.collect())])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shared_for_reading_withstands_root() {
+    let rig = Rig::start().await;
+    let (source, target) = (machine(), machine());
+    rig.turn_on(&source).await;
+    rig.turn_on(&target).await;
+    let root = rig.directory.path().join("attack.sh");
+    std::fs::write(&root, ATTACK).unwrap();
+    rig.sh(source.id, "mkdir /srv/data; echo kept > /srv/data/file")
+        .await;
+    let shares = seen(
+        &target,
+        &[
+            ("data", &source, "/srv/data", false),
+            ("open", &source, "/srv/data", true),
+        ],
+    );
+    let share = async |engine: &Incus| {
+        let unshared = engine.share(shares.clone()).await.unwrap();
+        assert_eq!(unshared, []);
+    };
+    let attack = async |when: &str| {
+        let ran = rig
+            .engine
+            .exec(
+                target.id,
+                &["bash", "-c", ATTACK, "attack", "/hoody/shares/data"],
+            )
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert_eq!(said.trim(), "kept", "{when}: {said}");
+    };
+    // It can be written where it is meant to be, so that the attack would show.
+    let is_open = async || {
+        rig.sh(
+            target.id,
+            "echo more > /hoody/shares/open/w; cat /hoody/shares/data/w; rm /hoody/shares/open/w",
+        )
+        .await
+    };
+    share(&rig.engine).await;
+    assert_eq!(is_open().await, "more");
+    attack("while it runs").await;
+    // The attack is one: what may be written falls to it.
+    let open = ["bash", "-c", ATTACK, "attack", "/hoody/shares/open"];
+    let ran = rig.engine.exec(target.id, &open).await.unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    for way in [
+        "plainly",
+        "bind",
+        "user-namespace",
+        "opened for writing",
+        "removed",
+    ] {
+        assert!(said.contains(way), "{way}: {said}");
+    }
+    rig.sh(source.id, "rm -f /srv/data/*; echo kept > /srv/data/file")
+        .await;
+    share(&rig.engine).await; // again changes nothing
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let below = format!("shares/{}/", target.id);
+    assert_eq!(mounts.matches(&below).count(), 2, "{mounts}");
+
+    rig.engine.stop(target.id, GRACE).await.unwrap();
+    rig.engine.start(target.id).await.unwrap();
+    rig.ready(target.id).await;
+    assert_eq!(is_open().await, "more");
+    attack("after its restart").await;
+
+    rig.engine.kill(source.id).await.unwrap();
+    attack("while the source is off").await;
+    rig.engine.start(source.id).await.unwrap();
+    rig.ready(source.id).await;
+    share(&rig.engine).await;
+    attack("after a restart of the source").await;
+
+    let engine = rig.again().await;
+    share(&engine).await;
+    attack("after a restart of control").await;
+
+    // What a boot of the host leaves: nothing is mounted, nothing runs.
+    for id in [source.id, target.id] {
+        engine.kill(id).await.unwrap();
+    }
+    let shares_at = rig.directory.path().join("shares");
+    let taken = Command::new("umount").arg("-l").arg(&shares_at).status();
+    assert!(taken.unwrap().success());
+    let engine = rig.again().await;
+    share(&engine).await;
+    for id in [source.id, target.id] {
+        engine.start(id).await.unwrap();
+        rig.ready(id).await;
+    }
+    assert_eq!(is_open().await, "more");
+    attack("after a boot of the host").await;
+
+    // Withdrawn, it is gone at once, from a machine that runs and from its next start.
+    assert_eq!(engine.share(Shares::new()).await.unwrap(), []);
+    assert_eq!(rig.sh(target.id, "ls /hoody/shares").await, "");
+    for id in [target.id, source.id] {
+        engine.delete(id).await.unwrap();
+        rig.is_gone(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_to_a_share_is_owned_alike_and_counts_as_its_sources() {
+    let rig = Rig::start().await;
+    let (mut source, mut target) = (machine(), machine());
+    for one in [&mut source, &mut target] {
+        one.limits.disk = Some(4 << 30);
+    }
+    rig.turn_on(&source).await;
+    rig.turn_on(&target).await;
+    rig.sh(
+        source.id,
+        "install -d -o user -g user '/srv/with blank'; cd /srv/with*; echo hi > file; chown user:user file; \
+         cp /usr/bin/id .; chmod 4755 id",
+    )
+    .await;
+    let shares = seen(&target, &[("data", &source, "/srv/with blank", true)]);
+    assert_eq!(rig.engine.share(shares.clone()).await.unwrap(), []);
+    let wrote = "cd /hoody/shares/data; su user -c 'cat file; echo more > mine; mkdir ours'; \
+                 touch roots given; chown user given; su user -c './id -u'";
+    // what is set to run as root does not
+    assert_eq!(rig.sh(target.id, wrote).await, "hi\n1000");
+    let owners = "cd /srv/with*; stat -c '%n %u:%g' mine ours roots given; cat mine";
+    assert_eq!(
+        rig.sh(source.id, owners).await,
+        "mine 1000:1000\nours 1000:1000\nroots 0:0\ngiven 1000:0\nmore"
+    );
+    let nobody = "cd /hoody/shares/data; su user -c 'echo x >> roots' 2>&1 | grep -o denied";
+    assert_eq!(rig.sh(target.id, nobody).await, "denied");
+    assert_eq!(
+        rig.engine.share(shares.clone()).await.unwrap(),
+        [],
+        "it is as it should be"
+    );
+
+    const MUCH: u64 = 64 << 20;
+    let used = async |of: &Machine| rig.engine.usage(of.id).await.unwrap().disk.unwrap();
+    let before = (used(&source).await, used(&target).await);
+    let write = format!("head -c {MUCH} /dev/urandom > /hoody/shares/data/much; sync");
+    rig.sh(target.id, &write).await;
+    let begun = Instant::now();
+    while used(&source).await < before.0 + MUCH {
+        assert!(begun.elapsed() < READY, "nobody counts what was written");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(used(&target).await < before.1 + MUCH / 2);
+
+    // the disk is there while the machine is off
+    rig.engine.kill(source.id).await.unwrap();
+    assert_eq!(
+        rig.sh(target.id, "cat /hoody/shares/data/mine").await,
+        "more"
+    );
+    for id in [target.id, source.id] {
+        rig.engine.delete(id).await.unwrap();
+        rig.is_gone(id).await;
+    }
+}
+
+/// Puts a link in the place of a directory and back, as fast as it can, for a while.
+const SWAP: &str = r"python3 - <<'PYTHON'
+import os, time
+os.chdir('/srv')
+until = time.time() + 8
+while time.time() < until:
+    os.rename('swapped', 'aside'); os.rename('link', 'swapped')
+    os.rename('swapped', 'link'); os.rename('aside', 'swapped')
+PYTHON";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_does_not_lead_out_of_itself() {
+    let rig = Rig::start().await;
+    let (source, target) = (machine(), machine());
+    rig.turn_on(&source).await;
+    rig.turn_on(&target).await;
+    rig.sh(
+        source.id,
+        "cd /srv; mkdir -p real/in swapped; ln -s / link; ln -s real way; echo secret > secret; \
+         ln -s /etc/hostname real/name; ln -s ../../../../../../../../srv/secret real/up; \
+         echo source > /etc/hostname",
+    )
+    .await;
+    let look = async |path: &str| rig.engine.directory(source.id, path).await;
+    let of = |why: fn(String) -> NoDirectory, path: &str| Err(why(path.to_owned()));
+    assert_eq!(look("/srv/real/in").await, Ok(()));
+    assert_eq!(look("/").await, Ok(()));
+    for (path, why) in [
+        ("/srv/link", of(NoDirectory::Link, "/srv/link")),
+        ("/srv/link/etc", of(NoDirectory::Link, "/srv/link/etc")),
+        ("/srv/way/in", of(NoDirectory::Link, "/srv/way/in")),
+        ("/srv/secret", of(NoDirectory::NotOne, "/srv/secret")),
+        ("/srv/secret/x", of(NoDirectory::NotOne, "/srv/secret/x")),
+        ("/srv/none", of(NoDirectory::Missing, "/srv/none")),
+        // what its kernel shows there is not on its disk
+        ("/proc/1", of(NoDirectory::Missing, "/proc/1")),
+    ] {
+        assert_eq!(look(path).await, why, "{path}");
+    }
+    // the API takes no `..`; here it does not lead above the disk
+    assert!(look("/srv/../../..").await.is_err());
+    let nobody = machine();
+    assert_eq!(
+        rig.engine.directory(nobody.id, "/srv").await,
+        Err(NoDirectory::NotMade(nobody.id))
+    );
+
+    // links in it lead to what is there in who looks
+    let shares = seen(&target, &[("real", &source, "/srv/real", true)]);
+    assert_eq!(rig.engine.share(shares).await.unwrap(), []);
+    let links = "cd /hoody/shares/real; cat name; cat up 2>&1 | grep -o 'No such file'; cd ..; ls";
+    assert_eq!(rig.sh(target.id, links).await, "web\nNo such file\nreal");
+    // a directory that is moved out under who is in it shows nothing of where it is
+    let waits = "cd /hoody/shares/real/in; touch ready; until [ -e moved ]; do sleep 0.05; done; \
+                 ls .. 2>&1; ls ../.. 2>&1; cat ../secret 2>&1; true";
+    let moves =
+        "cd /srv; until [ -e real/in/ready ]; do sleep 0.05; done; mv real/in out; touch out/moved";
+    let (saw, _) = tokio::join!(rig.sh(target.id, waits), rig.sh(source.id, moves));
+    assert!(
+        !saw.contains("secret\n") && !saw.ends_with("secret") && !saw.contains("swapped"),
+        "{saw}"
+    );
+
+    // a link in its place between the look and the mount
+    let swapping = rig.sh(source.id, SWAP);
+    let sharing = async {
+        let begun = Instant::now();
+        let (mut seen_it, mut links) = (0, 0);
+        let host = format!("_c-{}/rootfs/srv/", source.id);
+        while begun.elapsed() < Duration::from_secs(7) {
+            let shares = seen(&target, &[("swapped", &source, "/srv/swapped", true)]);
+            let unshared = rig.engine.share(shares).await.unwrap();
+            match unshared.first().map(|unshared| &unshared.why) {
+                None => seen_it += 1,
+                Some(NoDirectory::Link(_)) => links += 1,
+                // swapped once more before it was known what it is
+                Some(NoDirectory::Missing(_) | NoDirectory::NotOne(_)) => {}
+                Some(other) => panic!("{other}"),
+            }
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            for line in mounts.lines() {
+                if line.contains(&format!("/{}/swapped", target.id)) {
+                    let from = line.split(' ').nth(3).unwrap();
+                    assert!(from.contains(&host), "{line}");
+                }
+            }
+            rig.engine.share(Shares::new()).await.unwrap();
+        }
+        (seen_it, links)
+    };
+    let (_, (seen_it, links)) = tokio::join!(swapping, sharing);
+    println!("seen {seen_it} times, a link {links} times");
+    assert!(seen_it > 0 && links > 0, "nothing was swapped");
+    for id in [target.id, source.id] {
+        rig.engine.delete(id).await.unwrap();
+        rig.is_gone(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_follows_its_source_and_goes_with_it() {
+    let rig = Rig::start().await;
+    let (source, target) = (machine(), machine());
+    rig.turn_on(&source).await;
+    rig.turn_on(&target).await;
+    rig.sh(source.id, "mkdir /srv/data; echo first > /srv/data/file")
+        .await;
+    let shares = seen(&target, &[("data", &source, "/srv/data", false)]);
+    let share = async || rig.engine.share(shares.clone()).await.unwrap();
+    let file = async || rig.sh(target.id, "cat /hoody/shares/data/file").await;
+    assert_eq!(share().await, []);
+    assert_eq!(file().await, "first");
+
+    // another directory in its place
+    rig.sh(
+        source.id,
+        "mv /srv/data /srv/old; mkdir /srv/data; echo second > /srv/data/file",
+    )
+    .await;
+    assert_eq!(share().await, []);
+    assert_eq!(file().await, "second");
+
+    // another disk
+    rig.engine.snapshot(source.id, "snap").await.unwrap();
+    rig.sh(source.id, "echo third > /srv/data/file").await;
+    assert_eq!(file().await, "third");
+    rig.engine.kill(source.id).await.unwrap();
+    rig.engine.restore(source.id, "snap").await.unwrap();
+    assert_eq!(share().await, []);
+    assert_eq!(file().await, "second");
+    rig.engine.start(source.id).await.unwrap();
+    rig.ready(source.id).await;
+    rig.sh(source.id, "echo fourth > /srv/data/file").await;
+    assert_eq!(file().await, "fourth");
+
+    // other users' ids of who looks
+    rig.engine.snapshot(target.id, "snap").await.unwrap();
+    rig.engine.kill(target.id).await.unwrap();
+    rig.engine.restore(target.id, "snap").await.unwrap();
+    // and no device, as of a machine that was made before there were shares
+    let name = std::env::var("HOODY_ENGINE").unwrap();
+    let of = format!("c-{}", target.id);
+    let removed = Command::new("incus")
+        .args([
+            "--project",
+            &name,
+            "config",
+            "device",
+            "remove",
+            &of,
+            "shares",
+        ])
+        .output()
+        .unwrap();
+    assert!(removed.status.success(), "{removed:?}");
+    rig.engine.start(target.id).await.unwrap();
+    rig.ready(target.id).await;
+    assert_eq!(share().await, []);
+    let owner = "cat /hoody/shares/data/file; stat -c %U /hoody/shares/data/file";
+    assert_eq!(rig.sh(target.id, owner).await, "fourth\nroot");
+
+    // a copy is offered nothing
+    let copy = machine();
+    let from = Source {
+        id: target.id,
+        snapshot: None,
+    };
+    rig.engine.copy(&copy, &from).await.unwrap();
+    rig.engine.start(copy.id).await.unwrap();
+    rig.ready(copy.id).await;
+    assert_eq!(rig.sh(copy.id, "ls /hoody/shares").await, "");
+    assert_eq!(file().await, "fourth");
+    rig.engine.delete(copy.id).await.unwrap();
+    rig.is_gone(copy.id).await;
+
+    // a link in its place is not followed, and the directory is not seen any more
+    rig.sh(source.id, "rm -r /srv/data; ln -s / /srv/data")
+        .await;
+    let unshared = share().await;
+    assert_eq!(
+        unshared[0].why,
+        NoDirectory::Link("/srv/data".to_owned()),
+        "{unshared:?}"
+    );
+    assert_eq!(rig.sh(target.id, "ls /hoody/shares").await, "");
+    rig.sh(source.id, "rm /srv/data; mv /srv/old /srv/data")
+        .await;
+    assert_eq!(share().await, []);
+    assert_eq!(file().await, "first");
+
+    rig.engine.delete(source.id).await.unwrap();
+    rig.is_gone(source.id).await;
+    assert_eq!(rig.sh(target.id, "ls /hoody/shares").await, "");
+    assert_eq!(share().await[0].why, NoDirectory::NotMade(source.id));
+    rig.engine.delete(target.id).await.unwrap();
+    rig.is_gone(target.id).await;
 }

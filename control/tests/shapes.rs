@@ -136,6 +136,29 @@ impl Checked<'_> {
 }
 
 impl Checked<'_> {
+    /// Directories that one container shares with another.
+    async fn shares(&mut self, source: &str, target: &str) {
+        let offers = format!("/api/v1/containers/{source}/storage/shares");
+        let body = json!({
+            "source_path": "/srv", "target_container_id": target, "mode": "readonly",
+            "alias": "data", "expires_at": 4_000_000_000_u64,
+        });
+        let share = id(&self.ask("POST", &offers, body).await);
+        self.get(&offers).await;
+        self.get(&format!("{offers}/{share}")).await;
+        let changed = json!({ "mode": "readwrite", "alias": null });
+        self.ask("PATCH", &format!("{offers}/{share}"), changed)
+            .await;
+        let incoming = format!("/api/v1/containers/{target}/storage/incoming");
+        self.get(&incoming).await;
+        let mount = format!("{incoming}/{share}/mount");
+        self.ask("PATCH", &mount, json!({ "mount": false })).await;
+        self.get("/api/v1/storage/shares").await;
+        self.get("/api/v1/storage/incoming").await;
+        let withdraw = format!("/api/v1/storage/shares/{share}");
+        self.ask("DELETE", &withdraw, Value::Null).await;
+    }
+
     /// Every operation on the rules of a container or a project.
     async fn rules(&mut self, of: &str, own: Value) {
         let path = format!("{of}/proxy/permissions");
@@ -410,6 +433,9 @@ async fn answers_have_the_shape_of_the_contract() {
     }
     all.get(&format!("{container}/stats")).await;
     all.get(&format!("{container}/status-logs")).await;
+    let other = all.me.container(&project, "other").await;
+    all.me.until(&other, "running").await;
+    all.shares(&web, &other).await;
     all.ask("DELETE", &container, Value::Null).await;
     all.ask(
         "DELETE",

@@ -256,6 +256,7 @@ purge() {
   if ! answers && [ "$(id -u)" = 0 ] && [ -x "$INCUSD" ] && [ -d /var/lib/incus/database ]; then
     start_daemon
   fi
+  unmount_below "$state/shares" # disks that machines show one another; none goes while it is seen
   if answers && command incus project show "$name" >/dev/null 2>&1; then
     local machine image
     for machine in $(incus_ list -f csv -c n); do
@@ -279,13 +280,16 @@ purge() {
   nft delete table inet "$guard" 2>/dev/null || true
   nft delete table inet "${name}_machines" 2>/dev/null || true
   nft delete table bridge "${name}_machines" 2>/dev/null || true
-  if [ -d "$state/containers" ]; then
-    local mounted
-    while mounted="$(awk -v below="$state/containers/" 'index($2, below) == 1 {print $2; exit}' /proc/self/mounts)"; [ -n "$mounted" ]; do
-      umount -l "$mounted"
-    done
-  fi
+  unmount_below "$state/containers/"
   stop
+}
+
+# Take off what is mounted below a directory.
+unmount_below() {
+  local mounted
+  while mounted="$(awk -v below="$1" 'index($2, below) == 1 {print $2; exit}' /proc/self/mounts)"; [ -n "$mounted" ]; do
+    umount -l "$mounted"
+  done
 }
 
 case "$action" in

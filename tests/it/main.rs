@@ -24,6 +24,7 @@ mod realms;
 mod smoke;
 mod snapshots;
 mod sqlite;
+mod storage;
 mod terminal;
 mod terminal_drops;
 mod terminal_screen;

@@ -226,6 +226,7 @@ fn record(db: &Connection, kind: Kind, id: Id, by: &str, at: Millis) -> rusqlite
     store::events::of_project(
         db,
         id,
+        None,
         &News {
             kind,
             by,
@@ -450,6 +451,7 @@ impl Operation for Delete {
                     for container in &all {
                         aliases.extend(containers::ask(db, container, &request)?);
                     }
+                    store::shares::remove_for_project(db, id, &request.by, now)?;
                     // Before it is gone, with the last of its containers or at once.
                     record(db, Kind::ProjectDeleted, id, &request.by, now)?;
                     projects::delete(db, id, now)?;

@@ -437,7 +437,7 @@ fn record(
     };
     match owner {
         Owner::Container(id) => store::events::of_container(db, id, None, &news),
-        Owner::Project(id) => store::events::of_project(db, id, &news),
+        Owner::Project(id) => store::events::of_project(db, id, None, &news),
     }
 }
 

@@ -24,6 +24,7 @@ pub struct List {}
 pub struct Tasks {
     tasks: Vec<Task>,
     sweep: Sweep,
+    shares: Shares,
     prespawn: Prespawn,
 }
 
@@ -116,6 +117,19 @@ struct Sweep {
     failure: Option<String>,
 }
 
+/// Directories that containers see of one another.
+#[derive(Serialize, JsonSchema)]
+struct Shares {
+    /// How many are seen.
+    mounted: usize,
+    /// How many should be and are not; their shares say why.
+    missing: usize,
+    /// When they were last looked at.
+    looked_at: Option<String>,
+    /// Why that failed as a whole; it is tried again.
+    failure: Option<String>,
+}
+
 impl Operation for List {
     const ROUTE: Route = Route::get("/api/v1/tasks")
         .named("listTasks")
@@ -149,12 +163,19 @@ impl Operation for List {
                 .filter_map(given_up),
         );
         let sweep = control.tasks.sweep().clone();
+        let shares = control.shares.last().clone();
         Ok(Tasks {
             tasks,
             sweep: Sweep {
                 since: sweep.since.map(time::text),
                 ended_at: sweep.ended.map(time::text),
                 failure: sweep.failure,
+            },
+            shares: Shares {
+                mounted: shares.mounted,
+                missing: shares.missing,
+                looked_at: shares.at.map(time::text),
+                failure: shares.failure,
             },
             prespawn: Prespawn::of(&control),
         })

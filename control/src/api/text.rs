@@ -123,6 +123,9 @@ pub mod rules {
     pub enum SshKey {}
     pub enum ImageName {}
     pub enum SnapshotAlias {}
+    pub enum ShareName {}
+    pub enum ShareDescription {}
+    pub enum SourcePath {}
     pub enum VariableName {}
     pub enum VariableValue {}
     pub enum AddressRule {}
@@ -218,6 +221,26 @@ rule!(
     /// Another name of a snapshot; it is part of paths.
     SnapshotAlias, (1, 100), "^[^/]+$", "must be printable and without `/`",
     |text| printable(text) && !text.contains('/')
+);
+rule!(
+    /// The alias or label of a share; an alias is the name of a directory.
+    ShareName, (3, 63), "^[a-z0-9][a-z0-9_-]*[a-z0-9]$",
+    "must be lower-case letters, digits, `_` and `-`, and begin and end with a letter or digit",
+    |text| {
+        let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let bytes = text.as_bytes();
+        edge(bytes.first())
+            && edge(bytes.last())
+            && bytes
+                .iter()
+                .all(|b| edge(Some(b)) || matches!(b, b'_' | b'-'))
+    }
+);
+rule!(ShareDescription, (0, 1000), "", "must be text", |_| true);
+rule!(
+    /// A directory of a container.
+    SourcePath, (1, 4096), "^/.*", "must be an absolute path without control characters",
+    |text| text.starts_with('/') && printable(text)
 );
 rule!(
     /// The name of an environment variable.
@@ -372,6 +395,16 @@ mod tests {
         assert!(fits::<VariableName>(json!("_PATH2")) && !fits::<VariableName>(json!("2PATH")));
         assert!(!fits::<VariableName>(json!("A=B")) && !fits::<VariableValue>(json!("a\0b")));
         assert!(!fits::<VariableValue>(json!("a\nb")) && !fits::<VariableValue>(json!("a\r\nb")));
+        for good in ["abc", "a-b_c", "0x0"] {
+            assert!(fits::<ShareName>(json!(good)), "{good}");
+        }
+        for bad in [
+            "ab", "a/b", "..a", "-ab", "ab-", "aBc", "a b", "\u{e4}bc", "a\u{0}b", "a.b",
+        ] {
+            assert!(!fits::<ShareName>(json!(bad)), "{bad}");
+        }
+        assert!(fits::<SourcePath>(json!("/srv/a b")));
+        assert!(!fits::<SourcePath>(json!("srv")) && !fits::<SourcePath>(json!("/a\nb")));
         assert!(fits::<SshKey>(json!(
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me@here"
         )));

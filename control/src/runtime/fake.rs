@@ -16,7 +16,10 @@ use routes::table::{KIT_SOCKET, Owners};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 
-use super::{Image, Machine, Observed, Policy, Power, Ran, Runtime, RuntimeError, Source, Usage};
+use super::{
+    Image, Machine, NoDirectory, Observed, Policy, Power, Ran, Runtime, RuntimeError, Share,
+    Shares, Source, Unshared, Usage,
+};
 
 /// Serves the kit of a container on [`KIT_SOCKET`] in the directory until it is aborted.
 pub type Serve = Arc<dyn Fn(Id, PathBuf) -> AbortHandle + Send + Sync>;
@@ -43,6 +46,8 @@ pub enum Act {
     Settle,
     Claim,
     Adopt,
+    /// Of all machines at once.
+    Share,
 }
 
 /// Where in an act.
@@ -50,7 +55,7 @@ pub enum Act {
 pub enum Moment {
     Before,
     /// Half of it is done: of creation, copying and deletion, only the directory is there; of a
-    /// snapshot its name, and of a sync some of the files.
+    /// snapshot its name, of a sync some of the files, of sharing the first of what changes.
     Midway,
     After,
 }
@@ -67,7 +72,7 @@ pub enum Trouble {
 }
 
 impl Act {
-    pub const ALL: [Act; 16] = [
+    pub const ALL: [Act; 17] = [
         Act::Create,
         Act::Start,
         Act::Stop,
@@ -84,6 +89,7 @@ impl Act {
         Act::Settle,
         Act::Claim,
         Act::Adopt,
+        Act::Share,
     ];
 
     fn name(self) -> &'static str {
@@ -104,6 +110,7 @@ impl Act {
             Act::Settle => "settle",
             Act::Claim => "claim",
             Act::Adopt => "adopt",
+            Act::Share => "share",
         }
     }
 }
@@ -123,9 +130,13 @@ struct World {
     serve: Serve,
     machines: Mutex<BTreeMap<Id, Entry>>,
     faults: Mutex<Vec<Fault>>,
-    /// Everything that was asked, in order.
+    /// Everything that was asked of a machine, in order.
     asked: Mutex<Vec<(Act, Id)>>,
     policies: Mutex<BTreeMap<Id, Policy>>,
+    /// What machines see of others.
+    shared: Mutex<Shares>,
+    /// Directories that cannot be shared.
+    barred: Mutex<BTreeMap<(Id, String), NoDirectory>>,
     hung: watch::Sender<u32>,
     identities: AtomicU64,
     /// What each machine holds, in bytes.
@@ -191,6 +202,8 @@ impl Fake {
                 faults: Mutex::default(),
                 asked: Mutex::default(),
                 policies: Mutex::default(),
+                shared: Mutex::default(),
+                barred: Mutex::default(),
                 hung: watch::Sender::new(0),
                 identities: AtomicU64::new(1),
                 memory: AtomicU64::new(0),
@@ -303,6 +316,57 @@ impl Fake {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&id)
             .cloned()
+    }
+
+    /// What a machine sees of others, by name.
+    pub fn shared(&self, id: Id) -> BTreeMap<String, Share> {
+        let shared = self.world.shared.lock();
+        shared
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// What all machines see of others.
+    pub fn all_shared(&self) -> Shares {
+        let shared = self.world.shared.lock();
+        shared.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Take away what machines see of others, as a boot of the host does.
+    pub fn forget_shared(&self) {
+        let shared = self.world.shared.lock();
+        shared.unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// From now on a directory of a machine cannot be shared, or can where there is no reason.
+    pub fn bar(&self, id: Id, path: &str, why: Option<NoDirectory>) {
+        let mut barred = self
+            .world
+            .barred
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => barred.insert((id, path.to_owned()), why),
+            None => barred.remove(&(id, path.to_owned())),
+        };
+    }
+
+    /// Why a directory cannot be shared.
+    fn barred(&self, id: Id, path: &str) -> Option<NoDirectory> {
+        if !self.machines().contains_key(&id) {
+            return Some(NoDirectory::NotMade(id));
+        }
+        let barred = self.world.barred.lock();
+        let barred = barred.unwrap_or_else(PoisonError::into_inner);
+        barred.get(&(id, path.to_owned())).cloned()
+    }
+
+    /// Change what machines see, between two moments.
+    fn see<T>(&self, change: impl FnOnce(&mut Shares) -> T) -> T {
+        let shared = self.world.shared.lock();
+        change(&mut shared.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What the runtime was last told a machine is.
@@ -635,6 +699,12 @@ impl Runtime for Fake {
         if let Some(entry) = self.machines().remove(&id) {
             unserve(&entry, &self.directory(id));
         }
+        self.see(|shared| {
+            shared.remove(&id);
+            for seen in shared.values_mut() {
+                seen.retain(|_, share| share.source != id);
+            }
+        });
         self.moment(Act::Delete, Moment::Midway).await?;
         match std::fs::remove_dir_all(self.directory(id)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -801,6 +871,59 @@ impl Runtime for Fake {
             .unwrap_or_else(PoisonError::into_inner);
         *kept = policies;
         Ok(())
+    }
+
+    fn shares_directories(&self) -> bool {
+        true
+    }
+
+    async fn directory(&self, id: Id, path: &str) -> Result<(), NoDirectory> {
+        self.barred(id, path).map_or(Ok(()), Err)
+    }
+
+    async fn share(&self, shares: Shares) -> Result<Vec<Unshared>, RuntimeError> {
+        self.moment(Act::Share, Moment::Before).await?;
+        let mut wanted = Shares::new();
+        let mut unshared = Vec::new();
+        for (target, seen) in shares {
+            for (name, share) in seen {
+                match self.barred(share.source, &share.path) {
+                    None => {
+                        let seen = wanted.entry(target).or_default();
+                        seen.insert(name, share);
+                    }
+                    Some(why) => unshared.push(Unshared {
+                        share: share.id,
+                        target,
+                        why,
+                    }),
+                }
+            }
+        }
+        // What is not wanted goes first; of the rest, one comes before anything can be in the way.
+        self.see(|shared| {
+            shared.retain(|target, seen| {
+                seen.retain(|name, share| {
+                    wanted.get(target).and_then(|wanted| wanted.get(name)) == Some(share)
+                });
+                !seen.is_empty()
+            });
+            let first = wanted.iter().find_map(|(target, seen)| {
+                let has = shared.get(target);
+                let mut new = seen
+                    .iter()
+                    .filter(|(name, _)| !has.is_some_and(|has| has.contains_key(*name)));
+                new.next().map(|new| (*target, new))
+            });
+            if let Some((target, (name, share))) = first {
+                let seen = shared.entry(target).or_default();
+                seen.insert(name.clone(), share.clone());
+            }
+        });
+        self.moment(Act::Share, Moment::Midway).await?;
+        self.see(|shared| *shared = wanted);
+        self.moment(Act::Share, Moment::After).await?;
+        Ok(unshared)
     }
 
     async fn exec(&self, _id: Id, _argv: &[&str]) -> Result<Ran, RuntimeError> {

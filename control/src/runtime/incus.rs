@@ -9,6 +9,7 @@
 //! - `/hoody/run`: a small tmpfs of the host for the kit's socket, owned by the machine's root, so
 //!   that the owners of what is in it are users of the machine on the host as well. Nothing the
 //!   machine does there can fill a disk of the host.
+//! - `/hoody/shares`: what other machines share with it; see [`shares`].
 //! - `/ramdisk`, where it is wanted: a tmpfs of the host that outlives its restarts. What its
 //!   programs write there counts as their memory, and is never more than half of their bound.
 //!
@@ -24,6 +25,7 @@ mod filter;
 mod freezer;
 mod rest;
 mod room;
+mod shares;
 mod wires;
 
 use std::collections::{BTreeMap, HashSet};
@@ -46,13 +48,17 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, broadcast};
 
-use super::{Image, Machine, Observed, Policy, Power, Ran, Runtime, RuntimeError, Source, Usage};
+use super::{
+    Image, Machine, NoDirectory, Observed, Policy, Power, Ran, Runtime, RuntimeError, SHARES,
+    Shares, Source, Unshared, Usage,
+};
 use crate::ready;
 use filter::mac;
 pub use filter::{RELAY, RELAY_NAMES};
 use freezer::Freezer;
 use rest::{File, Rest, RestError};
 use room::Room;
+use shares::{Seat, Views};
 use wires::{Place, Wires};
 
 /// What an instance is called before its id.
@@ -121,6 +127,7 @@ pub struct Incus {
     settings: Settings,
     rest: Rest,
     wires: Wires,
+    views: Arc<Views>,
     network: Network,
     /// Bytes of the pool that the disks of all machines are in.
     space: Option<u64>,
@@ -184,6 +191,11 @@ impl Incus {
         let changes = broadcast::Sender::new(CHANGES);
         let incus = Arc::new(Incus {
             wires: Wires::new(&settings.name, settings.relay.clone()),
+            views: Arc::new(Views::new(
+                shares_of(&settings),
+                disks(&settings),
+                &settings.name,
+            )),
             settings,
             rest,
             network,
@@ -218,6 +230,12 @@ impl Incus {
         if instance.devices.contains_key("run") {
             let directory = self.directory(id);
             share(&directory, owners).map_err(|error| host("start", &directory, &error))?;
+        }
+        self.have_view("start", id)?;
+        if !instance.devices.contains_key("shares") {
+            // It was made before there were any.
+            let body = json!({ "devices": { "shares": shares_device(&self.settings, id) } });
+            self.patch("start", id, body).await?;
         }
         if let Some(address) = instance.address() {
             let place = Place::of(address);
@@ -368,11 +386,40 @@ impl Incus {
     fn make_directories(&self, act: &'static str, machine: &Machine) -> Result<(), RuntimeError> {
         let directory = self.directory(machine.id);
         std::fs::create_dir_all(&directory).map_err(|error| host(act, &directory, &error))?;
+        self.have_view(act, machine.id)?;
         if machine.ramdisk {
             let ramdisk = self.ramdisk(machine.id);
             private(&ramdisk).map_err(|error| host(act, &ramdisk, &error))?;
         }
         Ok(())
+    }
+
+    /// The directory in which a machine sees what others share with it.
+    fn have_view(&self, act: &'static str, id: Id) -> Result<(), RuntimeError> {
+        let view = self.views.directory(id);
+        self.views
+            .admit(id)
+            .map_err(|error| host(act, &view, &error))
+    }
+
+    /// Nobody sees a machine's disk any more; where it is `gone`, nor does it see theirs.
+    async fn leave_views(&self, act: &'static str, id: Id, gone: bool) -> Result<(), RuntimeError> {
+        let views = self.views.clone();
+        let view = views.directory(id);
+        tokio::task::spawn_blocking(move || views.forget(id, gone))
+            .await
+            .map_err(|error| host(act, &view, &error))?
+            .map_err(|error| host(act, &view, &error))
+    }
+
+    /// The machines, as far as it matters to what they share.
+    async fn seats(&self) -> Result<BTreeMap<Id, Seat>, RuntimeError> {
+        let instances = self.instances().await;
+        let instances = instances.map_err(|error| failed("share directories", error))?;
+        Ok(instances
+            .iter()
+            .filter_map(|instance| Some((instance.id()?, instance.seat()?)))
+            .collect())
     }
 
     /// Change a machine's settings.
@@ -541,6 +588,7 @@ fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ip
         });
         devices["run"] = json!({ "type": "disk", "source": directory, "path": "/hoody/run" });
     }
+    devices["shares"] = shares_device(settings, machine.id);
     if machine.ramdisk {
         let source = ramdisk_of(settings, machine.id);
         devices["ramdisk"] = json!({ "type": "disk", "source": source, "path": "/ramdisk" });
@@ -554,6 +602,31 @@ fn devices(machine: &Machine, settings: &Settings, directory: &Path, address: Ip
 /// For every user of the machine: its root could let them anyway.
 fn kvm_device() -> Value {
     json!({ "type": "unix-char", "source": KVM, "path": KVM, "mode": "0666" })
+}
+
+/// What is mounted there on the host, before and after its start, is mounted in the machine.
+fn shares_device(settings: &Settings, id: Id) -> Value {
+    json!({
+        "type": "disk",
+        "source": shares_of(settings).join(id.to_string()),
+        "path": SHARES,
+        "recursive": "true",
+        "propagation": "rslave",
+    })
+}
+
+/// The directories in which machines see what others share with them.
+fn shares_of(settings: &Settings) -> PathBuf {
+    settings.containers.with_file_name("shares")
+}
+
+/// Where the engine has the disks of machines.
+fn disks(settings: &Settings) -> PathBuf {
+    let engine = settings.socket.parent().unwrap_or(Path::new("/"));
+    engine
+        .join("storage-pools")
+        .join(&settings.name)
+        .join("containers")
 }
 
 fn ramdisk_of(settings: &Settings, id: Id) -> PathBuf {
@@ -704,6 +777,19 @@ impl Instance {
         })
     }
 
+    /// None where it is not made, or nobody knows whose the ids on its disk are.
+    fn seat(&self) -> Option<Seat> {
+        let owners = self.owners();
+        if !self.is_made() || owners.count == 0 {
+            return None;
+        }
+        Some(Seat {
+            owners,
+            disk_base: disk_base(self.text("volatile.last_state.idmap").unwrap_or("[]"))?,
+            sees: self.power() == Power::Off || self.devices.contains_key("shares"),
+        })
+    }
+
     /// When the engine last started it, in nanoseconds.
     fn incarnation(&self) -> u64 {
         let time = self
@@ -748,6 +834,26 @@ impl Instance {
             .parse()
             .ok()
     }
+}
+
+/// What user 0 of a machine is on its disk: 0 itself where the engine maps ids as it mounts it,
+/// otherwise as it has written them there.
+fn disk_base(written: &str) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Range {
+        #[serde(rename = "Isuid")]
+        users: bool,
+        #[serde(rename = "Nsid")]
+        first: u32,
+        #[serde(rename = "Hostid")]
+        host: u32,
+    }
+    let ranges: Vec<Range> = serde_json::from_str(written).ok()?;
+    if ranges.is_empty() {
+        return Some(0);
+    }
+    let users = ranges.iter().find(|range| range.users && range.first == 0);
+    users.map(|range| range.host)
 }
 
 fn remains(id: Id, directory: PathBuf) -> Observed {
@@ -1094,6 +1200,8 @@ impl Runtime for Incus {
             if instance.power() != Power::Off {
                 self.kill(id).await?;
             }
+            // A disk that is seen elsewhere takes its place until it is not.
+            self.leave_views(act, id, false).await?;
             let path = format!("instances/{PREFIX}{id}");
             match self
                 .rest
@@ -1106,6 +1214,7 @@ impl Runtime for Incus {
             }
         }
         self.wires.forget(id).await?;
+        self.leave_views(act, id, true).await?;
         let ramdisk = self.ramdisk(id);
         unshare(&ramdisk).map_err(|error| host(act, &ramdisk, &error))?;
         // The last: as long as it is there, something of the machine is.
@@ -1154,6 +1263,32 @@ impl Runtime for Incus {
             Ok(instances.iter().filter_map(place).collect())
         };
         self.wires.enforce(policies, places).await
+    }
+
+    fn shares_directories(&self) -> bool {
+        true
+    }
+
+    async fn directory(&self, id: Id, path: &str) -> Result<(), NoDirectory> {
+        let (views, path) = (self.views.clone(), path.to_owned());
+        tokio::task::spawn_blocking(move || views.look(id, &path))
+            .await
+            .unwrap_or_else(|error| Err(NoDirectory::Host(error.to_string())))
+    }
+
+    async fn share(&self, shares: Shares) -> Result<Vec<Unshared>, RuntimeError> {
+        let act = "share directories";
+        // Without any, there is nothing to ask the engine.
+        let seats = match shares.is_empty() {
+            true => BTreeMap::new(),
+            false => self.seats().await?,
+        };
+        let views = self.views.clone();
+        let root = shares_of(&self.settings);
+        tokio::task::spawn_blocking(move || views.settle(&shares, &seats))
+            .await
+            .map_err(|error| host(act, &root, &error))?
+            .map_err(|error| host(act, &root, &error))
     }
 
     async fn update(&self, machine: &Machine) -> Result<(), RuntimeError> {

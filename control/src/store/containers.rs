@@ -504,7 +504,8 @@ pub struct Request {
 }
 
 /// Take a request. An earlier failure is forgotten: the user wants it tried again. What is going
-/// goes on going. Returns the aliases that ended with it: a container that goes has none.
+/// goes on going. Returns the aliases that ended with it: a container that goes has none, and no
+/// shares.
 pub fn ask(
     connection: &Connection,
     container: &Container,
@@ -550,10 +551,11 @@ pub fn ask(
             None,
         )?;
     }
-    match request.wants {
-        Wants::Gone => super::aliases::remove_of(connection, container.id),
-        _ => Ok(Vec::new()),
+    if request.wants != Wants::Gone {
+        return Ok(Vec::new());
     }
+    super::shares::remove_of(connection, container.id, &request.by, request.at)?;
+    super::aliases::remove_of(connection, container.id)
 }
 
 /// What all machines are made of changed: each is told.

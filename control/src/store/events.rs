@@ -230,12 +230,17 @@ pub fn of_container(
     trim(connection)
 }
 
-/// Record what happened to a project, or to something of it.
-pub fn of_project(connection: &Connection, project: Id, news: &News<'_>) -> rusqlite::Result<()> {
+/// Record what happened to a project, or to something of it (a share) with an id of its own.
+pub fn of_project(
+    connection: &Connection,
+    project: Id,
+    resource: Option<Id>,
+    news: &News<'_>,
+) -> rusqlite::Result<()> {
     connection.execute(
         "INSERT INTO events (id, event_type, resource_type, resource_id, user_id, project_id, payload,
              realm_ids, created_at)
-         SELECT :id, :kind, :resource, projects.id, projects.user_id, projects.id,
+         SELECT :id, :kind, :resource, :resource_id, projects.user_id, projects.id,
              json_set(:payload, '$.project_id', projects.id, '$.project_alias', projects.alias),
              projects.realm_ids, :at
          FROM projects WHERE projects.id = :project",
@@ -243,6 +248,7 @@ pub fn of_project(connection: &Connection, project: Id, news: &News<'_>) -> rusq
             ":id": words::id().to_string(),
             ":kind": news.kind.as_str(),
             ":resource": news.kind.resource().as_str(),
+            ":resource_id": resource.unwrap_or(project).to_string(),
             ":payload": payload(news).to_string(),
             ":at": news.at,
             ":project": project.to_string(),

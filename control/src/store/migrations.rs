@@ -281,6 +281,42 @@ CREATE TABLE prespawned (
 ALTER TABLE containers ADD COLUMN prespawned INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE containers ADD COLUMN claim TEXT CHECK (claim IN ('open', 'taken', 'spoilt'));
 ",
+    // 9: directories that containers show one another, and what those who could see them say of it
+    "
+CREATE TABLE shares (
+    id TEXT PRIMARY KEY,
+    source_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    target_container_id TEXT REFERENCES containers(id) ON DELETE CASCADE,
+    target_project_id TEXT REFERENCES projects(id) ON DELETE CASCADE,
+    writable INTEGER NOT NULL,
+    alias TEXT,
+    label TEXT,
+    description TEXT,
+    enabled INTEGER NOT NULL,
+    expires_at INTEGER,
+    told TEXT NOT NULL CHECK (told IN ('nothing', 'soon', 'over')),
+    failure TEXT,
+    created_by TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    CHECK ((target_container_id IS NULL) <> (target_project_id IS NULL))
+) STRICT;
+CREATE INDEX shares_by_source ON shares(source_id);
+CREATE INDEX shares_by_target ON shares(target_container_id) WHERE target_container_id IS NOT NULL;
+CREATE INDEX shares_by_project ON shares(target_project_id) WHERE target_project_id IS NOT NULL;
+
+CREATE TABLE share_mounts (
+    id TEXT NOT NULL UNIQUE,
+    share_id TEXT NOT NULL REFERENCES shares(id) ON DELETE CASCADE,
+    container_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+    mount INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (share_id, container_id)
+) STRICT;
+CREATE INDEX share_mounts_by_container ON share_mounts(container_id);
+",
 ];
 
 /// Bring the schema up to date, one step a transaction.

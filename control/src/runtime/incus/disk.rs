@@ -93,6 +93,7 @@ impl Incus {
             }
             Err(error) => return Err(failed(act, error)),
         }
+        self.leave_views(act, id, false).await?;
         let body = json!({ "restore": name });
         // the engine chooses its range of user ids anew
         let _making = self.making.lock().await;
@@ -222,6 +223,7 @@ impl Incus {
             }
             Err(error) => return Err(failed(act, error)),
         }
+        self.leave_views(act, id, false).await?;
         let body = json!({
             "name": name,
             "type": "container",
