@@ -65,6 +65,9 @@ pub struct Pace {
     /// Machines that are kept ready are made when nobody has asked for one for so long: a boot takes
     /// the processors that those who ask need.
     pub refill_pause: Duration,
+    /// The engine is told of a claimed machine so long after its claim: what is asked of it at first has
+    /// the processors until then.
+    pub adopt_pause: Duration,
     /// First wait after a failed step; doubles up to `backoff_most`.
     pub backoff_least: Duration,
     pub backoff_most: Duration,
@@ -160,6 +163,7 @@ impl Default for Pace {
             ready_patience: Duration::from_secs(30),
             idle_minute: Duration::from_secs(60),
             refill_pause: Duration::from_millis(500),
+            adopt_pause: Duration::from_millis(250),
             backoff_least: Duration::from_millis(500),
             backoff_most: Duration::from_secs(60),
             attempts: 3,

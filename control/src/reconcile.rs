@@ -574,6 +574,10 @@ impl Reconciler {
         changed: &Notify,
     ) -> Result<Ended, StoreError> {
         let control = &self.control;
+        if step == Step::Adopt && observed.is_some_and(|seen| seen.power == Power::On) {
+            // Nobody waits for it; it is done at once where something else is asked for.
+            wait(control.config.pace.adopt_pause, changed).await;
+        }
         let turns = match step {
             Step::Create
             | Step::Copy
@@ -581,6 +585,7 @@ impl Reconciler {
             | Step::Restore
             | Step::Sync
             | Step::Start
+            | Step::Adopt
             | Step::Delete => &self.heavy,
             _ => &self.light,
         };

@@ -109,6 +109,7 @@ impl World {
         pace.backoff_least = Duration::from_millis(5);
         pace.backoff_most = Duration::from_millis(20);
         pace.refill_pause = Duration::from_millis(5);
+        pace.adopt_pause = Duration::from_millis(5);
         config
     }
 
