@@ -78,6 +78,7 @@ ui:
 # What is quick: enough between two commits.
 check:
 	@hoody/setup/packages.sh build check
+	@hoody/setup/deno.sh --cache '$(CACHE)/tools' >/dev/null
 	$(call step,format)
 	@cargo fmt --all --check
 	@$(MAKE) ui

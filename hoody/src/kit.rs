@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! kit/bin/kitd    the program
+//!    /deno        the runtime of scripts
 //!    /ca/*.crt    the private authority, and those that this machine was told to trust
 //!    /kit.json    the domain, and where the proxy answers for containers
 //! ```
@@ -60,6 +61,39 @@ pub fn install(
     };
     let text = serde_json::to_vec_pretty(&host).expect("plain JSON");
     write_changed(&kit.join("kit.json"), &text)
+}
+
+/// Bring the runtime of scripts, from where `setup/deno.sh` keeps it. Without it, everything but
+/// scripts works; what is missing, their service says.
+pub fn install_runtime(config: &Config, state: &State) -> anyhow::Result<()> {
+    let script = config.setup.join("deno.sh");
+    let output = std::process::Command::new(&script)
+        .arg("--cache")
+        .arg(config.images.with_file_name("tools"))
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("could not run {}", script.display()))?;
+    if !output.status.success() {
+        bail!("{} failed: {}", script.display(), output.status);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let built = Path::new(text.trim());
+    let to = state.kit().join("deno");
+    let edition = built.file_name().unwrap_or_default().as_encoded_bytes();
+    let mark = to.join("edition");
+    if fs::read(&mark).is_ok_and(|before| before == edition) {
+        return Ok(());
+    }
+    files::directory(&to, 0o755)?;
+    for (name, mode) in [
+        ("acorn.mjs", 0o644),
+        ("acorn.LICENSE", 0o644),
+        ("deno", 0o755),
+    ] {
+        files::copy(&built.join(name), &to.join(name), mode)?;
+    }
+    files::write(&mark, edition, 0o644)
 }
 
 fn install_program(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -90,6 +90,9 @@ async fn up(config: &Config, mut state: State) -> anyhow::Result<()> {
         gateway,
         config::proxy_environment(),
     )?;
+    if let Err(error) = kit::install_runtime(config, &state) {
+        eprintln!("scripts will not run in containers: {error:#}");
+    }
 
     start(config, &state).await?;
     let listening = ports::present(&config.listen(gateway));
