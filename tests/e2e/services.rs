@@ -178,3 +178,92 @@ async fn a_container_that_replaces_its_socket_reaches_nothing_of_the_host() {
     }
     node.remove(&web).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_run_as_the_user_and_end_alone() {
+    let node = Node::running();
+    let web = node.create("scripts").await;
+    let write = async |path: &str, content: &str| {
+        let body = json!({ "path": path, "content": content });
+        let written = node
+            .kit(
+                &web,
+                "exec",
+                Method::POST,
+                "/api/v1/exec/scripts/write",
+                |request| request.json(&body),
+            )
+            .await
+            .unwrap();
+        assert_eq!(written.status, 200, "{}", written.text());
+    };
+    let get = async |path: &str| {
+        node.kit(&web, "exec", Method::GET, path, |request| request)
+            .await
+            .unwrap()
+    };
+    write(
+        "who.ts",
+        "return { uid: Deno.uid(), home: process.env.HOME, dir: metadata.directory }",
+    )
+    .await;
+    let who = get("/who").await;
+    assert_eq!(who.status, 200, "{}", who.text());
+    assert_eq!(
+        who.json(),
+        json!({ "uid": 1000, "home": "/home/user", "dir": "/hoody/storage/hoody-exec/scripts/default/1" })
+    );
+    for (name, code, status) in [
+        ("loop", "// @timeout 500\nwhile (true) {}", 504),
+        (
+            "heap",
+            "const a = []; while (true) a.push(new Array(1e5).fill(a.length))",
+            502,
+        ),
+        ("exit", "Deno.exit(1)", 502),
+        (
+            "fork",
+            "// @timeout 3000\nfor (;;) { try { new Deno.Command('sleep', { args: ['60'] }).spawn() } catch {} }",
+            504,
+        ),
+    ] {
+        write(&format!("{name}.ts"), code).await;
+        let ended = get(&format!("/{name}")).await;
+        assert_eq!(ended.status, status, "{name}: {}", ended.text());
+        assert_eq!(get("/who").await.status, 200, "after {name}");
+    }
+    write(
+        "eval.ts",
+        "return await isolate.eval('a * b', { a: 6, b: 7 })",
+    )
+    .await;
+    let seven = get("/eval").await;
+    assert_eq!(seven.text(), "42");
+    node.until("what the bomb started is gone", || async {
+        node.root(&web, "pgrep -c sleep || true").await.trim() == "0"
+    })
+    .await;
+    // what is scheduled, and what was written, is there after a restart of the kit
+    write(
+        "tick.ts",
+        "// @schedule * * * * *\nawait fs.writeFile('ticked.txt', 'yes')",
+    )
+    .await;
+    node.root(&web, "systemctl restart hoody-kit").await;
+    node.answers(&web).await;
+    assert_eq!(get("/who").await.status, 200);
+    let began = std::time::Instant::now();
+    while node
+        .root(
+            &web,
+            "cat /hoody/storage/hoody-exec/scripts/default/1/ticked.txt 2>/dev/null || true",
+        )
+        .await
+        .trim()
+        != "yes"
+    {
+        assert!(began.elapsed().as_secs() < 90, "it did not run by itself");
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+    node.remove(&web).await;
+}

@@ -12,7 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("terminal", &["kit"]),
     ("files", &["kit"]),
     ("sqlite", &["kit"]),
-    ("kitd", &["kit", "terminal", "files", "sqlite"]),
+    ("exec", &["kit"]),
+    ("kitd", &["kit", "terminal", "files", "sqlite", "exec"]),
     (
         "hoody",
         &[

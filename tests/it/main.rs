@@ -12,6 +12,7 @@ mod documents;
 mod edge;
 mod env;
 mod events;
+mod exec;
 mod files;
 mod files_root;
 mod logs;

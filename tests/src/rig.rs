@@ -424,6 +424,7 @@ fn serve_kit(homes: PathBuf) -> control::runtime::fake::Serve {
         let listener = kitd::dispatch::bind(&directory.join(KIT_SOCKET)).expect("the kit's socket");
         let mut settings = kitd::Settings::process(home.clone());
         settings.power = Some(stand_in(&home));
+        settings.runtime = script_runtime();
         let kit = kitd::Kit::new(settings);
         tokio::spawn(async move {
             let never = std::future::pending();
@@ -448,4 +449,21 @@ fn stand_in(home: &std::path::Path) -> PathBuf {
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&program, mode).expect("it can be run");
     program
+}
+
+/// Where `hoody/setup/deno.sh` puts the runtime of scripts.
+pub fn script_runtime() -> PathBuf {
+    let cache = std::env::var("HOODY_CACHE").unwrap_or_else(|_| {
+        let home = std::env::var("HOME").expect("a home");
+        format!("{home}/.cache/hoody")
+    });
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../hoody/setup/deno.sh");
+    let found = std::process::Command::new(script)
+        .args(["--cache", &format!("{cache}/tools"), "--print"])
+        .output()
+        .expect("the script runs");
+    String::from_utf8(found.stdout)
+        .expect("a path")
+        .trim()
+        .into()
 }

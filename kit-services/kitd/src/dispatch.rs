@@ -50,6 +50,18 @@ impl Kit {
         }
     }
 
+    /// Start the services that have something to do without being called.
+    pub fn start_wanted(&self) {
+        for (at, entry) in SERVICES.iter().enumerate() {
+            if (entry.wanted)(&self.inner.settings) {
+                self.inner.started[at].get_or_init(|| {
+                    tracing::info!(service = entry.slug, "starting {}", entry.slug);
+                    entry.start(&self.inner.settings)
+                });
+            }
+        }
+    }
+
     /// Serve this listener until `stop` resolves; connections then end by themselves.
     pub async fn serve(
         self,

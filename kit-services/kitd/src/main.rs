@@ -89,6 +89,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         (None, _) => Settings::machine(),
     };
     settings.program = Some(program.clone());
+    // bin/kitd and deno/deno stand in the same tree, wherever that is
+    if let Some(tree) = program.parent().and_then(Path::parent) {
+        settings.runtime = tree.join("deno");
+    }
     let machine = settings.machine;
     let listener = dispatch::bind(&arguments.socket)
         .with_context(|| format!("could not listen on {}", arguments.socket.display()))?;
@@ -100,6 +104,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let kit = Kit::new(settings);
+    kit.start_wanted();
     tokio::select! {
         served = kit.clone().serve(listener, std::future::pending()) => served.context("serving ended")?,
         _ = terminate.recv() => {}

@@ -16,6 +16,8 @@ pub struct Entry {
     pub api: fn(&Settings) -> Api,
     /// Whether a page answers at `/`.
     pub page: bool,
+    /// Whether it has something to do that nobody calls it for.
+    pub wanted: fn(&Settings) -> bool,
 }
 
 /// Every service of the kit.
@@ -24,17 +26,26 @@ pub const SERVICES: &[Entry] = &[
         slug: "terminal",
         api: terminal,
         page: true,
+        wanted: |_| false,
     },
     Entry {
         slug: "files",
         api: files,
-        page: false,
-    }, // its page shares `/` with listings
+        page: false, // it shares `/` with listings
+        wanted: |_| false,
+    },
     Entry {
         slug: "sqlite",
         api: sqlite,
-        page: false,
-    }, // its page shares `/` with WebSockets
+        page: false, // it shares `/` with WebSockets
+        wanted: |_| false,
+    },
+    Entry {
+        slug: "exec",
+        api: exec,
+        page: false, // it shares `/` with scripts
+        wanted: |settings| exec::Exec::wants_to_run(&settings.state.join("exec")),
+    },
 ];
 
 fn terminal(settings: &Settings) -> Api {
@@ -71,6 +82,28 @@ fn sqlite(settings: &Settings) -> Api {
     config.home = Some(settings.home.clone());
     let sqlite = sqlite::Sqlite::new(config);
     sqlite::api(&sqlite).busy(move || sqlite.is_busy())
+}
+
+fn exec(settings: &Settings) -> Api {
+    let state = settings.state.join("exec");
+    let (storage, run) = match settings.machine {
+        true => ("/hoody/storage/hoody-exec".into(), "/run/hoody-exec".into()),
+        false => (settings.home.join("hoody-exec"), state.join("run")),
+    };
+    let exec = exec::Exec::new(exec::Config {
+        scripts: storage.join("scripts"),
+        logs: storage.join("logs"),
+        cache: storage.join("cache"),
+        run,
+        state,
+        runtime: settings.runtime.clone(),
+        // Users of another machine are not the container's: everything is whoever the kit is.
+        user: settings.machine.then(|| "user".to_owned()),
+        home: settings.home.clone(),
+        environment: settings.environment.clone(),
+        page: Some(|| PAGES.index("exec")),
+    });
+    exec::api(&exec).busy(move || exec.is_busy())
 }
 
 /// A service that was called.

@@ -22,6 +22,10 @@ pub struct Settings {
     /// systemd-run(1), by which the machine is restarted and shut down; none where it is not the
     /// kit's to do so.
     pub power: Option<PathBuf>,
+    /// Where the runtime of scripts is: read-only, and the same for all containers.
+    pub runtime: PathBuf,
+    /// Variables of programs that services start, beside those of a login.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -34,6 +38,8 @@ impl Settings {
             machine: true,
             program: None,
             power: Some("/usr/bin/systemd-run".into()),
+            runtime: "/opt/hoody/deno".into(),
+            environment: BTreeMap::new(),
         }
     }
 
@@ -46,6 +52,8 @@ impl Settings {
             machine: false,
             program: None,
             power: None,
+            runtime: "/opt/hoody/deno".into(),
+            environment: BTreeMap::new(),
         }
     }
 }
