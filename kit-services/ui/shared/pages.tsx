@@ -1,6 +1,6 @@
 // The pages there are, and the way from one to another. A new page adds one line here.
 import type { IconNode } from 'lucide'
-import { Database, Folder, Monitor, Moon, ScrollText, Sun, Terminal } from 'lucide'
+import { Database, Folder, Monitor, Moon, ScrollText, Sun, Terminal, Zap } from 'lucide'
 import { Icon } from './icon.tsx'
 import type { Entry } from './menu.tsx'
 import { MenuButton } from './menu.tsx'
@@ -17,6 +17,7 @@ const PAGES: Page[] = [
   { slug: 'terminal', name: 'Terminal', icon: Terminal },
   { slug: 'files', name: 'Files', icon: Folder },
   { slug: 'sqlite', name: 'Databases', icon: Database },
+  { slug: 'exec', name: 'Scripts', icon: Zap },
   { slug: 'logs', name: 'Logs', icon: ScrollText },
 ]
 
