@@ -188,6 +188,7 @@ fn machine() -> Value {
             .map(|value| value.trim().to_owned())
     };
     json!({
+        "build": if cfg!(debug_assertions) { "unoptimized" } else { "optimized" },
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "load": read("/proc/loadavg").split(' ').next(),
