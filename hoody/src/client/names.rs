@@ -50,7 +50,9 @@ impl Kind {
     /// The kind that a path parameter after this segment, or any parameter of this name, stands for.
     fn of(segment: &str, name: &str) -> Option<Kind> {
         match (segment, name) {
-            ("containers", _) | (_, "container_id" | "containerId") => Some(Kind::Container),
+            ("containers", _) | (_, "container_id" | "containerId" | "target_container_id") => {
+                Some(Kind::Container)
+            }
             ("projects", _) | (_, "project_id" | "projectId" | "target_project_id") => {
                 Some(Kind::Project)
             }
@@ -257,6 +259,7 @@ mod tests {
             ("projects", "id", Some(Kind::Project)),
             ("", "server_id", Some(Kind::Server)),
             ("", "target_project_id", Some(Kind::Project)),
+            ("", "target_container_id", Some(Kind::Container)),
             ("", "target_server_id", Some(Kind::Server)),
             ("tokens", "id", None),
         ] {

@@ -67,6 +67,9 @@ impl Request {
             let (key, value) = selector.split_once('=').unwrap_or((selector, ""));
             request.query.push((key.to_owned(), value.to_owned()));
         }
+        if let Payload::Json(members) = &mut request.payload {
+            members.extend(verb.fixed.iter().cloned());
+        }
         for parameter in &verb.parameters {
             let Some(texts) = matches.get_many::<String>(&id(parameter)) else {
                 continue;

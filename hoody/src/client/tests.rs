@@ -57,6 +57,28 @@ fn verbs() -> Vec<Verb> {
                 "properties": { "alias": { "type": ["string", "null"] } }, "required": ["alias"],
             } } } },
         } },
+        "/api/v1/containers/{id}/storage/shares": { "post": {
+            "x-cli": "storage create", "summary": "Offer.",
+            "parameters": [parameter("path", "id", true, json!({ "type": "string" }))],
+            "requestBody": { "content": { "application/json": { "schema": {
+                "properties": {
+                    "source_path": { "type": "string" },
+                    "target_container_id": { "type": ["string", "null"] },
+                    "mode": { "enum": ["readonly", "readwrite"], "type": "string" },
+                },
+                "required": ["source_path", "mode"],
+            } } } },
+        } },
+        "/api/v1/containers/{id}/storage/incoming/{shareId}/mount": { "patch": {
+            "x-cli": "storage incoming toggle-mount", "summary": "Mount.",
+            "parameters": [
+                parameter("path", "id", true, json!({ "type": "string" })),
+                parameter("path", "shareId", true, json!({ "type": "string" })),
+            ],
+            "requestBody": { "content": { "application/json": { "schema": {
+                "properties": { "mount": { "type": "boolean" } }, "required": ["mount"],
+            } } } },
+        } },
         "/api/v1/tokens": { "post": {
             "x-cli": "tokens create", "summary": "Create.",
             "requestBody": { "content": { "application/json": { "schema": {
@@ -838,5 +860,26 @@ fn what_people_type_is_understood() {
         let words = ["hoody"].into_iter().chain(line.split(' '));
         let read = hoody.clone().try_get_matches_from(words);
         assert!(read.is_ok(), "{line}: {}", read.unwrap_err());
+    }
+}
+
+#[test]
+fn shares_are_offered_and_mounted_by_the_names_of_containers() {
+    let offer = "storage create --container base --source-path /srv --target-container-id web --mode readonly";
+    let offer: Vec<&str> = offer.split(' ').collect();
+    let (target, payload) = typed(&offer).unwrap();
+    assert_eq!(target, "POST /api/v1/containers/base/storage/shares");
+    assert_eq!(
+        body(payload),
+        json!({ "source_path": "/srv", "target_container_id": "web", "mode": "readonly" })
+    );
+    for (word, wanted) in [("mount", true), ("unmount", false)] {
+        let (target, payload) =
+            typed(&["storage", "incoming", word, "--container", "web", "id"]).unwrap();
+        assert_eq!(
+            target,
+            "PATCH /api/v1/containers/web/storage/incoming/id/mount"
+        );
+        assert_eq!(body(payload), json!({ "mount": wanted }));
     }
 }

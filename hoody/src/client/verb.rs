@@ -17,6 +17,8 @@ pub struct Verb {
     /// What the query must hold for this operation, where several share a path.
     pub selector: Option<String>,
     pub parameters: Vec<Parameter>,
+    /// What the body says whatever is typed.
+    pub fixed: Vec<(String, Value)>,
     pub body: Body,
 }
 
@@ -142,6 +144,7 @@ fn verb(service: Option<&str>, words: &str, method: &str, path: &str, operation:
         path: path.to_owned(),
         selector,
         parameters,
+        fixed: Vec::new(),
         body,
     }
 }
@@ -310,6 +313,7 @@ fn spread(mut verb: Verb) -> Vec<Verb> {
     match verb.words.first().map(String::as_str) {
         Some("snapshots") => return of_snapshots(verb),
         Some("network" | "firewall") => return vec![of_a_container(verb)],
+        Some("storage") => return of_storage(of_a_container(verb)),
         _ => {}
     }
     if !verb.is(&["containers", "manage"]) {
@@ -349,6 +353,34 @@ fn of_a_container(mut verb: Verb) -> Verb {
         container.about = "Container: its id or name".to_owned();
     }
     verb
+}
+
+/// `toggle-mount SHARE --mount` is also `mount SHARE`, and `toggle-mount SHARE --mount=false` is
+/// `unmount SHARE`.
+fn of_storage(verb: Verb) -> Vec<Verb> {
+    if !verb.is(&["storage", "incoming", "toggle-mount"]) {
+        return vec![verb];
+    }
+    let short = |word: &str, wanted: bool, summary: &str| {
+        let mut short = verb.clone();
+        short.words = ["storage", "incoming", word].map(str::to_owned).to_vec();
+        short.summary = summary.to_owned();
+        short.description = String::new();
+        short
+            .parameters
+            .retain(|parameter| parameter.name != "mount");
+        short.fixed = vec![("mount".to_owned(), wanted.into())];
+        short
+    };
+    vec![
+        short("mount", true, "See a share that is for a container."),
+        short(
+            "unmount",
+            false,
+            "See a share no more that is for a container.",
+        ),
+        verb,
+    ]
 }
 
 /// Commands of snapshots name the container, and the snapshot, by flags; `update-alias` is also
