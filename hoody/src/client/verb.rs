@@ -135,6 +135,12 @@ fn verb(service: Option<&str>, words: &str, method: &str, path: &str, operation:
         }
         Some((kind, _)) => Body::Bytes(kind.clone()),
     };
+    // Of two spellings of one name, as `execId` and `exec_id`, the first is the flag.
+    let mut flags = std::collections::HashSet::new();
+    parameters.retain(|parameter| match &parameter.flag {
+        Some(flag) => flags.insert(flag.clone()),
+        None => true,
+    });
     Verb {
         words: words.split_whitespace().map(str::to_owned).collect(),
         summary: text("summary"),

@@ -17,7 +17,9 @@ pub(super) type Fit = Vec<bool>;
 impl Template {
     pub(super) fn parse(path: &str) -> Template {
         let segment = |text: &str| {
-            if text.starts_with('{') && text.ends_with('}') {
+            // Four paths of the contract write a parameter as `:name`.
+            let is_braced = text.starts_with('{') && text.ends_with('}');
+            if is_braced || (text.starts_with(':') && text.len() > 1) {
                 Segment::Parameter
             } else {
                 Segment::Literal(text.to_owned())
