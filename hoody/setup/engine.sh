@@ -97,6 +97,7 @@ have_daemon() {
     setsid bash -c '
       # machines inherit the limit of open files
       ulimit -n 1048576 2>/dev/null || ulimit -n "$(ulimit -Hn)"
+      cd / # it outlives the directory that it was started in, and what it runs works from there
       echo $$ > "$1"
       child=
       trap "[ -n \"\$child\" ] && kill -TERM \$child; wait; rm -f \"$1\"; exit 0" TERM

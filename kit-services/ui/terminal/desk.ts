@@ -7,7 +7,7 @@ import type { Found } from '../shared/found.ts'
 import { ROOT } from '../shared/root.ts'
 import { dark, recall, remember } from '../shared/theme.ts'
 import { complain, tell } from '../shared/toast.tsx'
-import { send, type Cell } from './drop.ts'
+import type { Cell } from './drop.ts'
 import { Link, type State, type Trouble } from './link.ts'
 import { FONT_SIZE, optionsOf, socketUrl, unusedId, validId, type Options } from './options.ts'
 import { hexColour, palette } from './palette.ts'
@@ -312,6 +312,7 @@ export async function give(found: { files: Found[]; dirs: string[][] }, context:
   const note = (sent: number) => (sending.value = { files: found.files.length, part: total > 0 ? sent / total : 1, stop: () => stop.abort() })
   note(0)
   try {
+    const { send } = await import('./drop.ts') // few visits need it
     await send(to, found, context, point && cellAt(point), note, stop.signal)
     tell(`${count(found.files.length || found.dirs.length, found.files.length ? 'file' : 'folder')} given to session ${to}.`)
   } catch (error) {
