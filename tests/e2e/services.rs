@@ -4,6 +4,7 @@ use futures::{SinkExt, StreamExt};
 use reqwest::Method;
 use serde_json::json;
 use tests::Node;
+use tests::node::Computer;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,6 +97,16 @@ async fn files_of_any_size_go_up_and_come_back() {
     node.remove(&web).await;
 }
 
+/// Have systemd end the kit, after it has answered: whoever asks is asked by the kit itself.
+async fn end_kit(node: &Node, computer: &Computer, how: &str) {
+    let later = format!(
+        "systemd-run --quiet --on-active=300ms --timer-property=AccuracySec=1ms \
+         systemctl {how} hoody-kit"
+    );
+    node.root(computer, &later).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_are_files_of_the_user_and_outlive_a_killed_kit() {
     let node = Node::running();
@@ -113,7 +124,7 @@ async fn databases_are_files_of_the_user_and_outlive_a_killed_kit() {
     let owners = "stat -c %U /hoody/databases /hoody/databases/app.db /hoody/databases/app.db-wal";
     assert_eq!(node.root(&web, owners).await, "user\nuser\nuser");
     // in the middle of whatever it does
-    node.root(&web, "systemctl kill -s KILL hoody-kit").await;
+    end_kit(&node, &web, "kill -s KILL").await;
     let began = std::time::Instant::now();
     let rows = loop {
         let asked = run(json!([{ "query": "SELECT x FROM t" }])).await;
@@ -232,6 +243,10 @@ async fn scripts_run_as_the_user_and_end_alone() {
         assert_eq!(ended.status, status, "{name}: {}", ended.text());
         assert_eq!(get("/who").await.status, 200, "after {name}");
     }
+    node.until("what the bomb started is gone", || async {
+        node.root(&web, "pgrep -c sleep || true").await.trim() == "0"
+    })
+    .await;
     write(
         "eval.ts",
         "return await isolate.eval('a * b', { a: 6, b: 7 })",
@@ -239,17 +254,13 @@ async fn scripts_run_as_the_user_and_end_alone() {
     .await;
     let seven = get("/eval").await;
     assert_eq!(seven.text(), "42");
-    node.until("what the bomb started is gone", || async {
-        node.root(&web, "pgrep -c sleep || true").await.trim() == "0"
-    })
-    .await;
     // what is scheduled, and what was written, is there after a restart of the kit
     write(
         "tick.ts",
         "// @schedule * * * * *\nawait fs.writeFile('ticked.txt', 'yes')",
     )
     .await;
-    node.root(&web, "systemctl restart hoody-kit").await;
+    end_kit(&node, &web, "restart").await;
     node.answers(&web).await;
     assert_eq!(get("/who").await.status, 200);
     let began = std::time::Instant::now();

@@ -23,7 +23,9 @@ async fn sessions_on_other_machines_share_a_connection_and_keep_streams_apart() 
     // The machine is its own other machine, and its own proxy.
     node.root(
         &web,
-        "echo 'user:pass word' | chpasswd && systemctl start ssh \
+        "echo 'user:pass word' | chpasswd \
+         && echo 'PasswordAuthentication yes' > /etc/ssh/sshd_config.d/00-password.conf \
+         && systemctl restart ssh \
          && mkdir -p -m 700 ~/.ssh && ssh-keygen -qt ed25519 -N '' -f ~/.ssh/id_ed25519 \
          && cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys \
          && ssh -fN -o StrictHostKeyChecking=accept-new -D 127.0.0.1:1080 root@127.0.0.1",
