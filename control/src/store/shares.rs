@@ -485,11 +485,8 @@ pub fn remove_of(
     by: &str,
     now: Millis,
 ) -> rusqlite::Result<usize> {
-    let ending: Vec<Share> = connection
-        .prepare_cached("SELECT * FROM shares WHERE source_id = ?1 OR target_container_id = ?1")?
-        .query_map(params![container.to_string()], read)?
-        .collect::<Result<_, _>>()?;
-    end(connection, ending, by, now)
+    let of = "SELECT * FROM shares WHERE source_id = ?1 OR target_container_id = ?1";
+    end(connection, of, container, by, now)
 }
 
 /// A project goes: what was for it ends.
@@ -499,19 +496,22 @@ pub fn remove_for_project(
     by: &str,
     now: Millis,
 ) -> rusqlite::Result<usize> {
-    let ending: Vec<Share> = connection
-        .prepare_cached("SELECT * FROM shares WHERE target_project_id = ?1")?
-        .query_map(params![project.to_string()], read)?
-        .collect::<Result<_, _>>()?;
-    end(connection, ending, by, now)
+    let of = "SELECT * FROM shares WHERE target_project_id = ?1";
+    end(connection, of, project, by, now)
 }
 
+/// End the shares that a query finds by an id.
 fn end(
     connection: &Connection,
-    ending: Vec<Share>,
+    query: &str,
+    of: Id,
     by: &str,
     now: Millis,
 ) -> rusqlite::Result<usize> {
+    let ending: Vec<Share> = connection
+        .prepare_cached(query)?
+        .query_map(params![of.to_string()], read)?
+        .collect::<Result<_, _>>()?;
     for share in &ending {
         record(
             connection,

@@ -285,7 +285,7 @@ impl Found {
             .script(&self.deployment, path, &self.directives)
             .await?;
         let entered = script.enter();
-        let upgrade = upgrade_of(request.headers());
+        let upgrade = websocket_of(request.headers());
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let request = self.dress(exec, request, upgrade, &execution.id)?;
         let timeout = self.directives.timeout();
@@ -628,13 +628,9 @@ fn join(
     Response::from_parts(parts, Body::empty())
 }
 
-fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asked = headers.get(CONNECTION)?.to_str().ok()?;
-    asked
-        .split(',')
-        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
-        .then(|| headers.get(UPGRADE).cloned())
-        .flatten()
+/// What the client wants the connection to become, where that is a WebSocket.
+fn websocket_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    kit::http::upgrade_of(headers)
         .filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 

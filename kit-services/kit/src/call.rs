@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Uri};
 
 /// Headers in which the proxy tells the kit what it knows. The proxy strips them from every
@@ -43,6 +44,17 @@ pub struct Call {
     pub headers: HeaderMap,
     /// What gates and layers added: who is calling, for one.
     pub extensions: Extensions,
+}
+
+impl From<Parts> for Call {
+    fn from(parts: Parts) -> Call {
+        Call {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            extensions: parts.extensions,
+        }
+    }
 }
 
 impl Call {

@@ -84,12 +84,7 @@ fn resident() -> Option<u64> {
 pub(crate) fn handler(service: &'static str) -> MethodRouter {
     get(move |request: Request| async move {
         let (parts, _) = request.into_parts();
-        let call = Call {
-            method: parts.method,
-            uri: parts.uri,
-            headers: parts.headers,
-            extensions: parts.extensions,
-        };
+        let call = Call::from(parts);
         let body = serde_json::to_value(Health::of(service, &call)).expect("health is plain JSON");
         json(StatusCode::OK, &body)
     })

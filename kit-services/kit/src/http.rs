@@ -9,8 +9,8 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
 use crate::api::{Gate, Op};
@@ -205,6 +205,16 @@ fn selects(selector: &str, query: &[(String, String)]) -> bool {
     }
 }
 
+/// What the client wants the connection to become (RFC 9110, section 7.8).
+pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asked = headers.get(CONNECTION)?.to_str().ok()?;
+    asked
+        .split(',')
+        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+        .then(|| headers.get(UPGRADE).cloned())
+        .flatten()
+}
+
 async fn answer(
     op: &Op,
     gate: Option<&Gate>,
@@ -212,12 +222,7 @@ async fn answer(
     request: Request,
 ) -> Result<Value, Fault> {
     let (parts, body) = request.into_parts();
-    let call = Call {
-        method: parts.method,
-        uri: parts.uri,
-        headers: parts.headers,
-        extensions: parts.extensions,
-    };
+    let call = Call::from(parts);
     let call = op.admit(gate, call).await?;
     let values: Vec<String> = match parameters {
         // A rest of the path may be empty, and any bytes: who minds reads them from the call's URI.

@@ -14,7 +14,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::uri::{self, Authority};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
+use http::{HeaderValue, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kit::call::edge;
 use kit::{Fault, Wire};
@@ -203,7 +203,7 @@ async fn exchange(
             tracing::debug!(%error, port, "the server on port {port} broke off");
         }
     });
-    let upgrade = upgrade_of(request.headers());
+    let upgrade = kit::http::upgrade_of(request.headers());
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     address(&mut request);
     if let Some(protocol) = upgrade {
@@ -259,15 +259,6 @@ fn address(request: &mut Request) {
         request.headers_mut().remove(name);
     }
     *request.version_mut() = http::Version::HTTP_11;
-}
-
-fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asked = headers.get(CONNECTION)?.to_str().ok()?;
-    asked
-        .split(',')
-        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
-        .then(|| headers.get(UPGRADE).cloned())
-        .flatten()
 }
 
 /// Accepts any certificate: the server is in the same container.

@@ -102,6 +102,11 @@ impl Account {
         self.uid != rustix::process::geteuid().as_raw()
     }
 
+    /// Where a login looks for programs, with `extra` over its environment.
+    pub fn search_path(&self, extra: &BTreeMap<String, String>) -> String {
+        self.environment(extra).remove("PATH").unwrap_or_default()
+    }
+
     /// The environment of a login: `/etc/environment` over the usual names, `extra` over both.
     pub fn environment(&self, extra: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let home = self.home.to_string_lossy();

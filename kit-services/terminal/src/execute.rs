@@ -123,10 +123,7 @@ impl Terminal {
         account: &Account,
         environment: &BTreeMap<String, String>,
     ) -> Result<PathBuf, Fault> {
-        let path = account
-            .environment(environment)
-            .remove("PATH")
-            .unwrap_or_default();
+        let path = account.search_path(environment);
         if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
             let name = if wanted.contains('/') {
                 wanted.to_owned()

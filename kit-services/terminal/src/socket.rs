@@ -122,22 +122,7 @@ pub fn parameters<T: DeserializeOwned + JsonSchema>(parts: Parts) -> Result<(Cal
     let asked = serde_json::from_value(merged.into()).map_err(|error| {
         Fault::bad_request(format!("invalid parameters: {error}")).code("VALIDATION_ERROR")
     })?;
-    let Parts {
-        method,
-        uri,
-        headers,
-        extensions,
-        ..
-    } = parts;
-    Ok((
-        Call {
-            method,
-            uri,
-            headers,
-            extensions,
-        },
-        asked,
-    ))
+    Ok((Call::from(parts), asked))
 }
 
 /// What a client wants to be connected to.

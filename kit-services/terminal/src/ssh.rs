@@ -325,10 +325,7 @@ pub fn program(
     account: &Account,
     environment: &BTreeMap<String, String>,
 ) -> Result<PathBuf, Fault> {
-    let path = account
-        .environment(environment)
-        .remove("PATH")
-        .unwrap_or_default();
+    let path = account.search_path(environment);
     crate::launch::find("ssh", &path).ok_or_else(|| {
         Fault::unavailable("this machine has no ssh; install openssh-client").code("NO_SSH")
     })

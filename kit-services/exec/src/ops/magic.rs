@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Named, existing, object, scoped};
+use super::{deployment, existing, object, scoped};
 use crate::Exec;
 use crate::directives::{self, Directives, FIELDS, Field, Kind, WINDOW};
 use crate::place::RelPath;
@@ -46,12 +46,12 @@ impl Operation for Read {
     type Reply = Comments;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Comments, Fault> {
-        let named = Named {
-            id: self.exec_id_camel.as_deref(),
-            alias: self.exec_id.as_deref(),
-            subdomain: self.subdomain.as_deref(),
-        };
-        let path = existing(&exec, &named.deployment(&call)?, &self.path)?;
+        let whose = deployment(
+            &call,
+            [self.exec_id_camel.as_deref(), self.exec_id.as_deref()],
+            self.subdomain.as_deref(),
+        )?;
+        let path = existing(&exec, &whose, &self.path)?;
         let (text, _) = exec.root().text(&path)?;
         let read = Directives::read(&text);
         Ok(Comments {
@@ -281,12 +281,12 @@ impl Operation for Update {
     type Reply = Updated;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Updated, Fault> {
-        let named = Named {
-            id: self.exec_id.as_deref(),
-            alias: self.exec_id_snake.as_deref(),
-            subdomain: self.subdomain.as_deref(),
-        };
-        let path = existing(&exec, &named.deployment(&call)?, &self.path)?;
+        let whose = deployment(
+            &call,
+            [self.exec_id.as_deref(), self.exec_id_snake.as_deref()],
+            self.subdomain.as_deref(),
+        )?;
+        let path = existing(&exec, &whose, &self.path)?;
         if !path.is_script() {
             return Err(Fault::bad_request(format!(
                 "`{path}` is no script: it ends in neither .ts nor .js"
@@ -391,11 +391,7 @@ impl Operation for BulkUpdate {
     type Reply = BulkUpdated;
 
     async fn run(self, exec: Exec, call: Call) -> Result<BulkUpdated, Fault> {
-        let named = Named {
-            id: self.exec_id.as_deref(),
-            ..Named::default()
-        };
-        let deployment = named.deployment(&call)?;
+        let deployment = deployment(&call, [self.exec_id.as_deref(), None], None)?;
         let directory = scoped(
             &exec,
             &deployment,

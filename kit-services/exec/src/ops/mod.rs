@@ -4,7 +4,6 @@ use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use http::header::CONTENT_TYPE;
 use kit::{Api, Fault, Raw, Route};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::place::{Deployment, RelPath, shorten};
@@ -149,19 +148,15 @@ fn raws() -> [Raw; 2] {
     ]
 }
 
-/// Whose scripts a call means, as many operations take it.
-#[derive(Debug, Default, Clone, Deserialize)]
-pub struct Named<'a> {
-    pub id: Option<&'a str>,
-    pub alias: Option<&'a str>,
-    pub subdomain: Option<&'a str>,
-}
-
-impl Named<'_> {
-    pub fn deployment(&self, call: &kit::Call) -> Result<Deployment, Fault> {
-        let id = self.id.filter(|id| !id.is_empty()).or(self.alias);
-        Deployment::of(call, id, self.subdomain)
-    }
+/// Whose scripts a call means: of two spellings of an id the first that says something.
+pub fn deployment(
+    call: &kit::Call,
+    ids: [Option<&str>; 2],
+    subdomain: Option<&str>,
+) -> Result<Deployment, Fault> {
+    let [first, second] = ids;
+    let id = first.filter(|id| !id.is_empty()).or(second);
+    Deployment::of(call, id, subdomain)
 }
 
 /// The path that a caller means: below its deployment, unless it begins with that; or absolute.

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Named, existing, scoped, words};
+use super::{deployment, existing, scoped, words};
 use crate::document::{self, SPECS, Wish, companion, mistakes};
 use crate::place::{Deployment, RelPath};
 use crate::{Exec, WIRE};
@@ -80,12 +80,11 @@ impl Operation for List {
     type Reply = Listed;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Listed, Fault> {
-        let named = Named {
-            id: self.exec_id.as_deref(),
-            alias: None,
-            subdomain: self.subdomain.as_deref(),
-        };
-        let deployment = named.deployment(&call)?;
+        let deployment = deployment(
+            &call,
+            [self.exec_id.as_deref(), None],
+            self.subdomain.as_deref(),
+        )?;
         let text = self.directory.or(self.dir);
         let directory = directory(&exec, &deployment, text.as_deref())?;
         let wish = Wish {
@@ -185,12 +184,11 @@ impl Operation for Generate {
     type Reply = Generated;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Generated, Fault> {
-        let named = Named {
-            id: self.exec_id.as_deref(),
-            alias: None,
-            subdomain: self.subdomain.as_deref(),
-        };
-        let deployment = named.deployment(&call)?;
+        let deployment = deployment(
+            &call,
+            [self.exec_id.as_deref(), None],
+            self.subdomain.as_deref(),
+        )?;
         let first = words(&self.directories, "directories")?.into_iter().next();
         let text = self.directory.filter(|text| !text.is_empty()).or(first);
         let wish = Wish {
@@ -257,12 +255,11 @@ impl Operation for Merge {
     type Reply = Merged;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Merged, Fault> {
-        let named = Named {
-            id: self.exec_id.as_deref(),
-            alias: None,
-            subdomain: self.subdomain.as_deref(),
-        };
-        let deployment = named.deployment(&call)?;
+        let deployment = deployment(
+            &call,
+            [self.exec_id.as_deref(), None],
+            self.subdomain.as_deref(),
+        )?;
         let directories = words(&self.directories, "directories")?;
         let given = match self.specs {
             Value::Null => Vec::new(),
@@ -338,13 +335,13 @@ impl Operation for Schema {
     type Reply = Described;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Described, Fault> {
-        let named = Named {
-            id: self.exec_id.as_deref(),
-            alias: None,
-            subdomain: self.subdomain.as_deref(),
-        };
         let text = which(self.file, self.path)?;
-        let path = existing(&exec, &named.deployment(&call)?, &text)?;
+        let whose = deployment(
+            &call,
+            [self.exec_id.as_deref(), None],
+            self.subdomain.as_deref(),
+        )?;
+        let path = existing(&exec, &whose, &text)?;
         match exec.companion(&path)? {
             Value::Object(object) => Ok(Described(object)),
             _ => Err(Fault::new(
@@ -388,13 +385,13 @@ impl Operation for Validate {
     type Reply = Validated;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Validated, Fault> {
-        let named = Named {
-            id: self.exec_id.as_deref(),
-            alias: None,
-            subdomain: self.subdomain.as_deref(),
-        };
         let text = which(self.file, self.path)?;
-        let path = existing(&exec, &named.deployment(&call)?, &text)?;
+        let whose = deployment(
+            &call,
+            [self.exec_id.as_deref(), None],
+            self.subdomain.as_deref(),
+        )?;
+        let path = existing(&exec, &whose, &text)?;
         let schema = companion(&path);
         let errors = match exec.companion(&path) {
             Ok(its) => mistakes(&its),
@@ -445,12 +442,7 @@ pub fn serve(exec: &Exec) -> Raw {
 
 fn spec(exec: &Exec, request: Request) -> Result<Response, Fault> {
     let (parts, _) = request.into_parts();
-    let call = Call {
-        method: parts.method,
-        uri: parts.uri,
-        headers: parts.headers,
-        extensions: parts.extensions,
-    };
+    let call = Call::from(parts);
     let query = kit::arguments::query_all(call.uri.query().unwrap_or_default());
     let said = |name: &str| {
         let found = query
@@ -458,12 +450,7 @@ fn spec(exec: &Exec, request: Request) -> Result<Response, Fault> {
             .find(|(key, value)| key == name && !value.is_empty());
         found.map(|(_, value)| value.as_str())
     };
-    let named = Named {
-        id: said("execId"),
-        alias: None,
-        subdomain: said("subdomain"),
-    };
-    let deployment = named.deployment(&call)?;
+    let deployment = deployment(&call, [said("execId"), None], said("subdomain"))?;
     let wish = Wish {
         directory: directory(exec, &deployment, said("dir").or_else(|| said("directory")))?,
         recursive: true,

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Named, scoped};
+use super::scoped;
 use crate::Exec;
 use crate::directives::Directives;
 use crate::execute::Files;
@@ -59,11 +59,7 @@ pub struct Addresses {
 fn deployment(hostname: Option<&str>, id: Option<&str>, call: &Call) -> Result<Deployment, Fault> {
     match hostname.map(str::trim).filter(|name| !name.is_empty()) {
         Some(hostname) => super::state::deployment(hostname, id, call),
-        None => Named {
-            id,
-            ..Named::default()
-        }
-        .deployment(call),
+        None => super::deployment(call, [id, None], None),
     }
 }
 

@@ -4,7 +4,7 @@ use kit::{Call, Fault, Operation, Route};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Named, existing, scoped};
+use super::{deployment, existing, scoped};
 use crate::Exec;
 use crate::logs::{KEPT, Kind};
 use crate::place::shorten;
@@ -121,7 +121,7 @@ impl Operation for History {
 
     async fn run(self, exec: Exec, call: Call) -> Result<Runs, Fault> {
         let limit = usize::try_from(self.limit.clamp(1, RUNS as i64)).unwrap_or(RUNS);
-        let deployment = Named::default().deployment(&call)?;
+        let deployment = deployment(&call, [None, None], None)?;
         let script = self
             .script_path
             .filter(|path| !path.is_empty())
@@ -261,7 +261,7 @@ impl Operation for Trigger {
     type Reply = Triggered;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Triggered, Fault> {
-        let deployment = Named::default().deployment(&call)?;
+        let deployment = deployment(&call, [None, None], None)?;
         let path = existing(&exec, &deployment, &self.script_path)?;
         let facts = exec.root().facts(&path)?;
         let directives = exec.directives(&path, &facts)?;

@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Named, existing, needed, says_yes, scoped};
+use super::{deployment, existing, needed, says_yes, scoped};
 use crate::Exec;
 use crate::directives::{self, Directives};
-use crate::place::{RelPath, shorten};
+use crate::place::{Deployment, RelPath, shorten};
 use crate::root::{Entry, Over};
 
 /// Deepest tree that is shown.
@@ -95,12 +95,11 @@ impl Operation for List {
     type Reply = Scripts;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Scripts, Fault> {
-        let named = Named {
-            id: self.exec_id_camel.as_deref(),
-            alias: self.exec_id.as_deref(),
-            subdomain: self.subdomain.as_deref(),
-        };
-        let deployment = named.deployment(&call)?;
+        let deployment = deployment(
+            &call,
+            [self.exec_id_camel.as_deref(), self.exec_id.as_deref()],
+            self.subdomain.as_deref(),
+        )?;
         let directory = scoped(&exec, &deployment, self.dir.as_deref().unwrap_or_default())?;
         let filtered = self.label.is_some()
             || self.tags.is_some()
@@ -240,12 +239,12 @@ impl Operation for Read {
     type Reply = ReadScript;
 
     async fn run(self, exec: Exec, call: Call) -> Result<ReadScript, Fault> {
-        let named = Named {
-            id: self.exec_id_camel.as_deref(),
-            alias: self.exec_id.as_deref(),
-            subdomain: self.subdomain.as_deref(),
-        };
-        let path = existing(&exec, &named.deployment(&call)?, &self.path)?;
+        let whose = deployment(
+            &call,
+            [self.exec_id_camel.as_deref(), self.exec_id.as_deref()],
+            self.subdomain.as_deref(),
+        )?;
+        let path = existing(&exec, &whose, &self.path)?;
         let (text, facts) = exec.root().text(&path)?;
         let comments = match path.is_script() {
             true => Directives::read(&text).shown_or_null(),
@@ -336,18 +335,9 @@ impl Operation for Write {
     type Reply = Written;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Written, Fault> {
-        let (id, alias, subdomain) = query_or(
-            &call,
-            self.exec_id.as_ref(),
-            self.exec_id_snake.as_ref(),
-            self.subdomain.as_ref(),
-        );
-        let named = Named {
-            id: id.as_deref(),
-            alias: alias.as_deref(),
-            subdomain: subdomain.as_deref(),
-        };
-        let path = scoped(&exec, &named.deployment(&call)?, &self.path)?;
+        let ids = [self.exec_id.as_deref(), self.exec_id_snake.as_deref()];
+        let whose = named_anywhere(&call, ids, self.subdomain.as_deref())?;
+        let path = scoped(&exec, &whose, &self.path)?;
         needed(&path)?;
         if path.name().starts_with('.') {
             return Err(Fault::bad_request(format!(
@@ -398,27 +388,21 @@ impl Operation for Write {
     }
 }
 
-/// What the query says stands before what the body says.
-fn query_or(
+/// Whose scripts a call means: what the query says stands before what the body says.
+fn named_anywhere(
     call: &Call,
-    id: Option<&String>,
-    alias: Option<&String>,
-    subdomain: Option<&String>,
-) -> (Option<String>, Option<String>, Option<String>) {
+    [id, alias]: [Option<&str>; 2],
+    subdomain: Option<&str>,
+) -> Result<Deployment, Fault> {
     let query = kit::arguments::query_all(call.uri.query().unwrap_or_default());
     let said = |name: &str| {
         query
             .iter()
             .find(|(key, value)| key == name && !value.is_empty())
-            .map(|(_, value)| value.clone())
+            .map(|(_, value)| value.as_str())
     };
-    (
-        said("execId")
-            .or_else(|| said("exec_id"))
-            .or_else(|| id.cloned()),
-        alias.cloned(),
-        said("subdomain").or_else(|| subdomain.cloned()),
-    )
+    let id = said("execId").or_else(|| said("exec_id")).or(id);
+    deployment(call, [id, alias], said("subdomain").or(subdomain))
 }
 
 /// Refuse what the runtime could not read.
@@ -490,18 +474,8 @@ impl Operation for Move {
     type Reply = Moved;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Moved, Fault> {
-        let (id, alias, subdomain) = query_or(
-            &call,
-            self.exec_id.as_ref(),
-            self.exec_id_snake.as_ref(),
-            self.subdomain.as_ref(),
-        );
-        let named = Named {
-            id: id.as_deref(),
-            alias: alias.as_deref(),
-            subdomain: subdomain.as_deref(),
-        };
-        let deployment = named.deployment(&call)?;
+        let ids = [self.exec_id.as_deref(), self.exec_id_snake.as_deref()];
+        let deployment = named_anywhere(&call, ids, self.subdomain.as_deref())?;
         let from = existing(&exec, &deployment, &self.from)?;
         let to = scoped(&exec, &deployment, &self.to)?;
         needed(&to)?;
@@ -574,12 +548,12 @@ impl Operation for Delete {
                     .code("CONFIRMATION_REQUIRED"),
             );
         }
-        let named = Named {
-            id: self.exec_id_camel.as_deref(),
-            alias: self.exec_id.as_deref(),
-            subdomain: self.subdomain.as_deref(),
-        };
-        let path = existing(&exec, &named.deployment(&call)?, &self.path)?;
+        let whose = deployment(
+            &call,
+            [self.exec_id_camel.as_deref(), self.exec_id.as_deref()],
+            self.subdomain.as_deref(),
+        )?;
+        let path = existing(&exec, &whose, &self.path)?;
         let facts = exec.root().facts(&path)?;
         exec.root().remove(&path)?;
         exec.reschedule(&path, None);
@@ -636,18 +610,9 @@ impl Operation for Tree {
     type Reply = Grown;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Grown, Fault> {
-        let (id, alias, subdomain) = query_or(
-            &call,
-            self.exec_id.as_ref(),
-            self.exec_id_snake.as_ref(),
-            self.subdomain.as_ref(),
-        );
-        let named = Named {
-            id: id.as_deref(),
-            alias: alias.as_deref(),
-            subdomain: subdomain.as_deref(),
-        };
-        let base = scoped(&exec, &named.deployment(&call)?, &self.base_dir)?;
+        let ids = [self.exec_id.as_deref(), self.exec_id_snake.as_deref()];
+        let whose = named_anywhere(&call, ids, self.subdomain.as_deref())?;
+        let base = scoped(&exec, &whose, &self.base_dir)?;
         let mut left = crate::root::ENTRIES;
         let depth = self.max_depth.min(TREE_DEPTH);
         let tree = match exec.root().facts(&base) {

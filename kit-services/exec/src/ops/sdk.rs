@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Named, object};
+use super::{deployment, object};
 use crate::Exec;
 use crate::place::RelPath;
 use crate::sdk::{self, Marker};
@@ -24,11 +24,7 @@ fn id_of(text: &str, call: &Call) -> Result<String, Fault> {
     if text.is_empty() {
         return Err(Fault::bad_request("say which: the id is missing").code("VALIDATION_ERROR"));
     }
-    let named = Named {
-        id: Some(text),
-        ..Named::default()
-    };
-    Ok(named.deployment(call)?.id)
+    Ok(deployment(call, [Some(text), None], None)?.id)
 }
 
 fn missing(id: &str) -> Fault {
@@ -262,11 +258,7 @@ impl Operation for Import {
     type Reply = Imported;
 
     async fn run(self, exec: Exec, call: Call) -> Result<Imported, Fault> {
-        let named = Named {
-            id: self.exec_id.as_deref(),
-            ..Named::default()
-        };
-        let id = named.deployment(&call)?.id;
+        let id = deployment(&call, [self.exec_id.as_deref(), None], None)?.id;
         let middleware = object(&self.middleware, "middleware")?;
         let code = |name: &str| {
             middleware

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Named, needed, object, scoped};
+use super::{deployment, needed, object, scoped};
 use crate::Exec;
 use crate::root::Over;
 use crate::templates::{Meta, Template, fill};
@@ -171,7 +171,7 @@ impl Operation for Generate {
                     .as_deref()
                     .filter(|path| !path.is_empty())
                     .unwrap_or(&usual);
-                let path = scoped(&exec, &Named::default().deployment(&call)?, text)?;
+                let path = scoped(&exec, &deployment(&call, [None, None], None)?, text)?;
                 needed(&path)?;
                 exec.root().make().map_err(|error| {
                     Fault::internal(format!("the directory of scripts cannot be made: {error}"))

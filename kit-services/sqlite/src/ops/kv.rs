@@ -755,6 +755,15 @@ struct Step {
 }
 
 impl Step {
+    fn up(at: Where, key: &str, within: Option<&str>, delta: Option<i64>) -> Result<Step, Fault> {
+        Ok(Step {
+            at,
+            key: kv::key(key)?.to_owned(),
+            path: path(within)?,
+            delta: positive(delta)?,
+        })
+    }
+
     async fn take(self, sqlite: &Sqlite, op: &'static str) -> Result<Counted, Fault> {
         let shown = self.key.clone();
         let value = sqlite
@@ -790,12 +799,7 @@ impl Operation for Increment {
     async fn run(self, sqlite: Sqlite, _: Call) -> Result<Counted, Fault> {
         let mut at = Where::new(&self.db, self.table.as_deref())?;
         at.history = self.history;
-        let step = Step {
-            at,
-            key: kv::key(&self.key)?.to_owned(),
-            path: path(self.path.as_deref())?,
-            delta: positive(self.delta)?,
-        };
+        let step = Step::up(at, &self.key, self.path.as_deref(), self.delta)?;
         step.take(&sqlite, "incr").await
     }
 }
@@ -811,12 +815,8 @@ impl Operation for Decrement {
     async fn run(self, sqlite: Sqlite, _: Call) -> Result<Counted, Fault> {
         let mut at = Where::new(&self.db, self.table.as_deref())?;
         at.history = self.history;
-        let step = Step {
-            at,
-            key: kv::key(&self.key)?.to_owned(),
-            path: path(self.path.as_deref())?,
-            delta: -positive(self.delta)?,
-        };
+        let mut step = Step::up(at, &self.key, self.path.as_deref(), self.delta)?;
+        step.delta = -step.delta;
         step.take(&sqlite, "decr").await
     }
 }
