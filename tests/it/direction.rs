@@ -9,10 +9,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proxy", &["certs", "routes", "proxy-logs"]),
     ("proxy-logs", &["kit"]),
     ("control", &["routes", "kit"]),
-    ("terminal", &["kit"]),
+    ("accounts", &["kit"]),
+    ("terminal", &["accounts", "kit"]),
     ("files", &["kit"]),
     ("sqlite", &["kit"]),
-    ("exec", &["kit"]),
+    ("exec", &["accounts", "kit"]),
     ("kitd", &["kit", "terminal", "files", "sqlite", "exec"]),
     (
         "hoody",

@@ -48,7 +48,7 @@ pub use ops::api;
 #[cfg(test)]
 mod tests;
 
-use account::Account;
+use accounts::Account;
 use logs::Logs;
 use metrics::Metrics;
 use pool::Pool;

@@ -23,7 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::account::Account;
+use accounts::Account;
 
 /// How long a process may take to be there.
 const START: Duration = Duration::from_secs(15);

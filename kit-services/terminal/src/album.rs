@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::account::Account;
 use crate::id::TerminalId;
+use accounts::Account;
 
 /// Pictures that are kept, all terminals together; the oldest make way.
 const KEPT: usize = 100;

@@ -23,8 +23,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use crate::account::Account;
 use crate::id::{self, TerminalId};
+use accounts::Account;
 
 /// Largest slice, which is held in memory while it is written.
 pub const MAX_SLICE: usize = 8 << 20;

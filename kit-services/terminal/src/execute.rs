@@ -13,7 +13,6 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::Terminal;
-use crate::account::{Account, is_variable};
 use crate::command::{AddCommand, Command};
 use crate::id::{self, TerminalId};
 use crate::launch;
@@ -23,6 +22,7 @@ use crate::session::{Close, Job, Output, Session, Spec};
 use crate::ssh::{self, Target};
 use crate::system::processes::Stat;
 use crate::workdir::Workdir;
+use accounts::{Account, is_variable};
 
 /// Longest command.
 const MAX_COMMAND: usize = 4 << 20;

@@ -26,7 +26,6 @@ use tokio::process::Child;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::account::Account;
 use crate::id;
 use crate::launch::Launch;
 use crate::marks::Marks;
@@ -39,6 +38,7 @@ use crate::shell::Flavour;
 use crate::ssh::Reach;
 use crate::system::processes;
 use crate::workdir::Workdir;
+use accounts::Account;
 
 mod audience;
 mod commands;

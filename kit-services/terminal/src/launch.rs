@@ -9,8 +9,8 @@ use std::process::Stdio;
 use rustix::process::{Gid, Uid};
 use tokio::process::{Child, Command};
 
-use crate::account::Account;
 use crate::pty::Pty;
+use accounts::Account;
 
 /// What to start, as whom, and where.
 #[derive(Clone, Debug)]

@@ -22,7 +22,7 @@ use std::time::Duration;
 use kit::{Api, Fault};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use account::{Account, AccountError};
+use accounts::{Account, AccountError};
 use command::Commands;
 use drops::Drops;
 use execute::Opened;
@@ -30,7 +30,6 @@ use id::TerminalId;
 use oneshot::OneShots;
 use session::{Close, End, Phase, Session, Spec};
 
-mod account;
 mod album;
 mod command;
 mod drops;

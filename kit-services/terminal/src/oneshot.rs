@@ -13,12 +13,12 @@ use tokio::process::Child;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
-use crate::account::Account;
 use crate::command::{Command, Stream};
 use crate::keeper::exit_code;
 use crate::launch::Launch;
 use crate::system::processes;
 use crate::workdir::Workdir;
+use accounts::Account;
 
 /// Commands at work at once; more wait for their turn.
 const MAX_AT_WORK: usize = 64;

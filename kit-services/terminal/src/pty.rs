@@ -11,7 +11,7 @@ use rustix::termios::{OptionalActions, OutputModes, Winsize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::account::Account;
+use accounts::Account;
 
 /// Rows and columns of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

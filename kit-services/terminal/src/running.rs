@@ -10,13 +10,13 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-use crate::account::Account;
 use crate::command::{Command, Stream};
 use crate::marks::{Mark, Marks, Piece};
 use crate::pty::{Pty, Size, Source};
 use crate::session::{Job, Output};
 use crate::shell::{Flavour, Script};
 use crate::workdir::Workdir;
+use accounts::Account;
 
 /// Output read at once.
 pub const CHUNK: usize = 8 << 10;

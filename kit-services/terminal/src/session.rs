@@ -16,13 +16,13 @@ use rustix::process::Pid;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::account::Account;
 use crate::command::{Command, Summary};
 use crate::id::TerminalId;
 use crate::keeper::Keeper;
 use crate::pty::Size;
 use crate::shell::Flavour;
 use crate::ssh::{Reach, Target};
+use accounts::Account;
 
 /// Orders that may wait for the keeper; more make their senders wait.
 const MAX_ORDERS: usize = 64;

@@ -14,12 +14,12 @@ use kit::Fault;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::account::Account;
 use crate::execute::decode_bytes;
 use crate::id::Named;
 use crate::shell::{Flavour, single_quoted};
 use crate::socks5::Proxy;
 use crate::workdir::Workdir;
+use accounts::Account;
 
 /// Longest key; those of RSA with 16384 bits have some 12 KiB.
 const MAX_KEY: usize = 64 << 10;

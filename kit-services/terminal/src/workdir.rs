@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode};
 
-use crate::account::Account;
 use crate::id;
+use accounts::Account;
 
 /// A directory that goes when the session goes.
 ///

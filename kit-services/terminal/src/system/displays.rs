@@ -120,7 +120,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(7, 2)]
         );
-        assert_eq!(found[0].user, crate::account::Account::current().name);
+        assert_eq!(found[0].user, accounts::Account::current().name);
         assert_eq!(list(Path::new("/no/such/directory")), []);
         let up = |display| is_up(directory.path(), display);
         assert!(up(":7") && up(":7.0") && !up(":8") && !up(":9") && !up(":"));

@@ -40,7 +40,7 @@ impl From<AccountError> for Fault {
 }
 
 /// The search path of a login, as Debian's `/etc/profile` has it with the administrator's part.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Files of users and groups are read up to this size; real ones are far below.
 const MAX_TABLE_BYTES: u64 = 4 << 20;
@@ -128,7 +128,7 @@ impl Account {
         if Path::new(&runtime).is_dir() {
             environment.insert("XDG_RUNTIME_DIR".to_owned(), runtime);
         }
-        environment.extend(assignments(&table("/etc/environment")));
+        environment.extend(machine_variables());
         environment.extend(
             extra
                 .iter()
@@ -136,6 +136,11 @@ impl Account {
         );
         environment
     }
+}
+
+/// The variables that every login of the machine has (`/etc/environment`).
+pub fn machine_variables() -> BTreeMap<String, String> {
+    assignments(&table("/etc/environment")).collect()
 }
 
 fn shorten(name: &str) -> String {
@@ -261,6 +266,21 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn a_user_has_all_its_groups() {
+        let users =
+            "root:x:0:0:root:/root:/bin/bash\nbroken\nuser:x:1000:1001:,,,:/home/user:/bin/zsh\n";
+        let group = "root:x:0:\nsudo:x:27:other,user\nbad\n";
+        let named = |name: &str| passwd(users, group, |account| account.name == name);
+        let user = named("user").unwrap();
+        assert_eq!(
+            (user.uid, user.gid, user.groups),
+            (1000, 1001, vec![1001, 27])
+        );
+        assert_eq!(user.home, PathBuf::from("/home/user"));
+        assert_eq!(named("broken"), None);
     }
 
     #[test]
