@@ -163,7 +163,7 @@ async fn what_came_by_an_alias_ends_when_the_alias_does() {
         (of.count() == 8).then_some(())
     };
     eventually(logged).await;
-    assert_eq!(rig.metric("hoody_proxy_cut_total").await, 8.0);
+    rig.comes_to("hoody_proxy_cut_total", 8.0).await;
 
     // A download ends short, and what has not been answered is answered like any other by now.
     let late = Request::get("/never").header("host", host("stays"));

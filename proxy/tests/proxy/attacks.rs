@@ -49,7 +49,7 @@ async fn refused(reason: &str, replace: impl FnOnce(&Path, &Path)) {
         "the host was reached"
     );
     let metric = format!("hoody_proxy_upstream_errors_total{{reason=\"{reason}\"}}");
-    assert_eq!(rig.metric(&metric).await, 1.0, "{reason}");
+    rig.comes_to(&metric, 1.0).await;
     let fault = format!("upstream: {reason}");
     eventually(|| rig.log().into_iter().find(|line| line["fault"] == fault)).await;
 }
@@ -159,7 +159,7 @@ async fn a_socket_of_another_user_is_refused() {
     assert_eq!(heard.code(), "service_failed");
     assert_eq!(web.seen().connections.load(Ordering::SeqCst), 0);
     let metric = "hoody_proxy_upstream_errors_total{reason=\"foreign_owner\"}";
-    assert_eq!(rig.metric(metric).await, 1.0);
+    rig.comes_to(metric, 1.0).await;
 }
 
 #[tokio::test]
@@ -392,7 +392,7 @@ async fn a_kit_that_leaves_http_unasked_is_a_failed_service() {
     let heard = answered(&mut rig, lie.into()).await;
     assert!(heard.starts_with("HTTP/1.1 502 "), "{heard}");
     assert!(!heard.contains("evil"), "{heard}");
-    assert_eq!(rig.metric("hoody_proxy_websockets").await, 0.0);
+    rig.comes_to("hoody_proxy_websockets", 0.0).await;
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ async fn a_domain_is_the_alias_that_its_record_leads_to() {
         ["shop.example.net", "blog.example.net", "cdn._x.example.org"]
     );
     let led = "hoody_proxy_domain_lookups_total{result=\"alias\"}";
-    assert_eq!(rig.metric(led).await, 2.0);
+    rig.comes_to(led, 2.0).await;
     // The alias is what the table says now, and the log is the container's.
     let line = rig.logged("/a?b=c").await;
     assert_eq!(line["host"], "shop.example.net");
@@ -512,7 +512,7 @@ async fn a_scanner_asks_for_a_few_names_and_keeps_nobody_from_theirs() {
     let other = from(&rig, "192.0.2.2", "new.example.org").await;
     assert!(other.contains("domain_not_configured"), "{other}");
     let counted = "hoody_proxy_domain_lookups_total{result=\"limited\"}";
-    assert_eq!(rig.metric(counted).await, limited as f64);
+    rig.comes_to(counted, limited as f64).await;
 }
 
 #[tokio::test]
@@ -578,7 +578,7 @@ async fn a_server_that_does_not_answer_cuts_off_nobody_who_is_known() {
     let heard = rig.get("silent.example.net", "/").await;
     assert_eq!(heard.code(), "domain_lookup_failed");
     let counted = "hoody_proxy_domain_lookups_total{result=\"unanswered\"}";
-    assert_eq!(rig.metric(counted).await, 2.0);
+    rig.comes_to(counted, 2.0).await;
 }
 
 #[tokio::test]

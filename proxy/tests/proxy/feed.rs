@@ -133,8 +133,8 @@ async fn many_changes_at_once_are_all_answered() {
             })
         );
     }
-    assert_eq!(rig.metric("hoody_proxy_table_containers").await, 1_000.0);
-    assert_eq!(rig.metric("hoody_proxy_table_generation").await, 2_000.0);
+    rig.comes_to("hoody_proxy_table_containers", 1_000.0).await;
+    rig.comes_to("hoody_proxy_table_generation", 2_000.0).await;
 }
 
 /// The newest connection of control counts: one that hangs does not block its successor.

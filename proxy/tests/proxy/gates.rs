@@ -602,10 +602,8 @@ async fn who_guesses_waits() {
     assert_eq!(with(&rig, &web, &[]).await.status, StatusCode::UNAUTHORIZED);
     let heard = with(&rig, &other, &[("authorization", &right)]).await;
     assert_eq!(heard.status, StatusCode::OK);
-    assert_eq!(
-        rig.metric("hoody_proxy_wrong_credentials_total").await,
-        10.0
-    );
+    rig.comes_to("hoody_proxy_wrong_credentials_total", 10.0)
+        .await;
     assert_eq!(web.seen().requests.load(Ordering::SeqCst), 0);
 }
 
@@ -752,8 +750,8 @@ async fn a_changed_rule_ends_what_it_forbids_and_nothing_else() {
             .count()
     };
     eventually(|| (lines() == 2).then_some(())).await;
-    assert_eq!(rig.metric("hoody_proxy_cut_total").await, 2.0);
-    assert_eq!(rig.metric("hoody_proxy_websockets").await, 0.0);
+    rig.comes_to("hoody_proxy_cut_total", 2.0).await;
+    rig.comes_to("hoody_proxy_websockets", 0.0).await;
 }
 
 #[tokio::test]

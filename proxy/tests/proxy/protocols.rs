@@ -73,7 +73,7 @@ async fn a_websocket_over_http_2_echoes() {
             let echo = socket.next().await.expect("open").expect("a message");
             assert_eq!(echo, message, "{size}");
         }
-        assert_eq!(rig.metric("hoody_proxy_websockets").await, 1.0);
+        rig.comes_to("hoody_proxy_websockets", 1.0).await;
         socket.close(None).await.expect("closed");
         while let Some(Ok(_)) = socket.next().await {}
         drop(socket);
@@ -83,7 +83,7 @@ async fn a_websocket_over_http_2_echoes() {
             (lines.count() == 1 + usize::from(h2c)).then_some(())
         };
         eventually(logged).await;
-        assert_eq!(rig.metric("hoody_proxy_websockets").await, 0.0);
+        rig.comes_to("hoody_proxy_websockets", 0.0).await;
     }
     let line = rig.logged("/ws?x=y").await;
     assert_eq!(
@@ -609,11 +609,11 @@ async fn a_stated_sender_says_for_whom_it_speaks() {
         assert_eq!(through(&rig, header, &host).await, "", "{header:?}");
     }
     let malformed = "hoody_proxy_connections_dropped_total{reason=\"sender_malformed\"}";
-    assert_eq!(rig.metric(malformed).await, 4.0);
+    rig.comes_to(malformed, 4.0).await;
     // Nor for one that does not come to its end.
     assert_eq!(rig.raw(b"PROXY TCP4 192.0").await, "");
     let slow = "hoody_proxy_connections_dropped_total{reason=\"sender_slow\"}";
-    assert_eq!(rig.metric(slow).await, 1.0);
+    rig.comes_to(slow, 1.0).await;
 }
 
 #[tokio::test]

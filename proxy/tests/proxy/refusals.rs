@@ -247,7 +247,7 @@ async fn what_is_no_request_is_told_so() {
     let second = said(stream, cases[0].as_bytes()).await;
     assert_eq!(body(&second)["code"], "bad_request");
     let metric = "hoody_proxy_refusals_total{code=\"bad_request\"}";
-    assert_eq!(rig.metric(metric).await, refused + 1.0);
+    rig.comes_to(metric, refused + 1.0).await;
 }
 
 /// HTTP where HTTPS is spoken gets one answer that says so, whatever comes with it.
@@ -272,7 +272,7 @@ async fn plain_http_is_told_to_use_https() {
         assert!(message.contains("this port speaks HTTPS"), "{message}");
     }
     let plain = "hoody_proxy_connections_dropped_total{reason=\"handshake_plain\"}";
-    assert_eq!(rig.metric(plain).await, 4.0);
+    rig.comes_to(plain, 4.0).await;
     // What is neither is closed, and who speaks TLS is served.
     let stream = tokio::net::TcpStream::connect(rig.https)
         .await

@@ -211,11 +211,11 @@ async fn a_certificate_is_for_the_hosts_it_names() {
     assert_eq!(heard.status(), StatusCode::MISDIRECTED_REQUEST);
     // And a name without a certificate gets no handshake.
     assert!(rig.tls("elsewhere.example", &[b"h2"]).await.is_err());
-    assert!(
-        rig.metric("hoody_proxy_connections_dropped_total{reason=\"handshake_unknown_name\"}")
-            .await
-            >= 1.0
-    );
+    rig.comes_to(
+        "hoody_proxy_connections_dropped_total{reason=\"handshake_unknown_name\"}",
+        1.0,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -298,15 +298,12 @@ async fn one_line_says_what_a_request_was() {
         (&line["refusal"], &line["status"]),
         (&json!("unknown_host"), &json!(404))
     );
-    assert_eq!(
-        rig.metric("hoody_proxy_refusals_total{code=\"unknown_host\"}")
-            .await,
-        1.0
-    );
-    assert_eq!(
-        rig.metric("hoody_proxy_requests_total{kind=\"kit\",status=\"4xx\"}")
-            .await,
-        1.0
-    );
-    assert_eq!(rig.metric("hoody_proxy_table_containers").await, 1.0);
+    rig.comes_to("hoody_proxy_refusals_total{code=\"unknown_host\"}", 1.0)
+        .await;
+    rig.comes_to(
+        "hoody_proxy_requests_total{kind=\"kit\",status=\"4xx\"}",
+        1.0,
+    )
+    .await;
+    rig.comes_to("hoody_proxy_table_containers", 1.0).await;
 }

@@ -338,6 +338,23 @@ impl Rig {
             .unwrap_or(0.0)
     }
 
+    /// A metric comes to this value. What it counts may end after its client was answered.
+    #[track_caller]
+    pub fn comes_to<'a>(&'a self, line: &'a str, value: f64) -> impl Future<Output = ()> + 'a {
+        let place = std::panic::Location::caller();
+        async move {
+            let mut last = f64::NAN;
+            for _ in 0..500 {
+                last = self.metric(line).await;
+                if last == value {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{place}: {line} is {last} and not {value}");
+        }
+    }
+
     /// The access log so far.
     pub fn log(&self) -> Vec<Value> {
         let AccessLog::File(path) = &self.config.access_log else {

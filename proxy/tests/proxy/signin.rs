@@ -278,7 +278,8 @@ async fn a_cookie_is_good_for_its_own_door_only() {
     let tossed = format!("{name}=x; {mine}; {name}=y");
     assert_eq!(opens(web.host("terminal-1"), &tossed).await, StatusCode::OK);
     // A wrong cookie is no guess at a password.
-    assert_eq!(rig.metric("hoody_proxy_wrong_credentials_total").await, 0.0);
+    rig.comes_to("hoody_proxy_wrong_credentials_total", 0.0)
+        .await;
 }
 
 #[tokio::test]

@@ -48,14 +48,14 @@ async fn a_websocket_echoes() {
             "{size}"
         );
     }
-    assert_eq!(rig.metric("hoody_proxy_websockets").await, 1.0);
+    rig.comes_to("hoody_proxy_websockets", 1.0).await;
     socket.close(None).await.expect("closed");
     let line = rig.logged("/ws").await;
     assert_eq!(
         (&line["status"], &line["websocket"]),
         (&101.into(), &true.into())
     );
-    assert_eq!(rig.metric("hoody_proxy_websockets").await, 0.0);
+    rig.comes_to("hoody_proxy_websockets", 0.0).await;
 }
 
 #[tokio::test]

@@ -408,7 +408,7 @@ async fn a_silent_websocket_is_told_why_it_ends() {
     assert_eq!(close(&told, false), Some(1001), "{told:?}");
     nothing_is_left(&rig).await;
     let expired = "hoody_proxy_connections_expired_total{phase=\"tunnel\"}";
-    assert_eq!(rig.metric(expired).await, 1.0);
+    rig.comes_to(expired, 1.0).await;
 }
 
 /// A side that takes nothing ends the tunnel, and is named.
@@ -475,10 +475,8 @@ async fn the_log_counts_both_directions_of_a_tunnel() {
         (&101.into(), &true.into())
     );
     nothing_is_left(&rig).await;
-    assert_eq!(
-        rig.metric("hoody_proxy_request_bytes_total").await,
-        700_005.0
-    );
+    rig.comes_to("hoody_proxy_request_bytes_total", 700_005.0)
+        .await;
 }
 
 /// What an idle tunnel may hold: the proxy's part and the sockets of both ends, which are in this
@@ -533,7 +531,7 @@ async fn nothing_is_left_of_a_thousand_tunnels() {
         for _ in 0..AT_ONCE {
             open_ones.push(open(&rig, &web, &mut kit, round % 2 == 0, b"", b"").await);
         }
-        assert_eq!(rig.metric("hoody_proxy_websockets").await, AT_ONCE as f64);
+        rig.comes_to("hoody_proxy_websockets", AT_ONCE as f64).await;
         let ends = open_ones.into_iter().enumerate();
         join_all(ends.map(async |(number, (mut client, mut served))| {
             client.write_all(b"last").await.expect("written");

@@ -88,8 +88,8 @@ async fn a_body_that_stops_over_http_2_is_ended() {
         raw.request(1_003, &get, &[]).await;
         assert_eq!(raw.outcome(1_003).await, Outcome::Status(200));
     }
-    assert_eq!(rig.metric(LATE).await, 80.0);
-    assert_eq!(rig.metric(REFUSED).await, 80.0);
+    rig.comes_to(LATE, 80.0).await;
+    rig.comes_to(REFUSED, 80.0).await;
     assert_eq!(rig.get(&host, "/").await.status, StatusCode::OK);
     rig.logged("/body").await;
 }
@@ -174,7 +174,7 @@ async fn a_kit_that_does_not_read_is_waited_for() {
     drop(parts);
     let heard = Heard::from(answer.await.expect("no panic")).await;
     assert_eq!(heard.text(), "200000");
-    assert_eq!(rig.metric(LATE).await, 0.0);
+    rig.comes_to(LATE, 0.0).await;
 }
 
 /// What a kit leaves unread is in the window of the whole connection: all its bodies wait with it.
@@ -196,7 +196,7 @@ async fn a_kit_that_does_not_read_excuses_its_neighbours() {
     }
     begin(&mut raw, 3, &post(&host, "/", &[]), b"abc").await;
     tokio::time::sleep(SLOW_BODY + BODY).await;
-    assert_eq!(rig.metric(LATE).await, 0.0);
+    rig.comes_to(LATE, 0.0).await;
     // When it has read, both have stopped.
     web.seen().read_uploads.store(true, Ordering::SeqCst);
     let mut told = std::collections::HashMap::new();
@@ -207,7 +207,7 @@ async fn a_kit_that_does_not_read_excuses_its_neighbours() {
     }
     assert_eq!(told[&1], Outcome::Status(408));
     assert_eq!(told[&3], Outcome::Status(408));
-    assert_eq!(rig.metric(LATE).await, 2.0);
+    rig.comes_to(LATE, 2.0).await;
 }
 
 /// A call of gRPC may be silent for as long as it likes.
