@@ -13,6 +13,7 @@ pub mod events;
 pub mod firewall;
 pub mod images;
 pub mod kvm;
+mod limits;
 pub mod manage;
 pub mod meta;
 pub mod network;

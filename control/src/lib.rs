@@ -22,6 +22,7 @@ pub mod edge;
 pub mod firewall;
 pub mod idle;
 pub mod inside;
+pub mod limits;
 pub mod metrics;
 pub mod node;
 pub mod policies;

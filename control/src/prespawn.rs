@@ -29,7 +29,7 @@ use crate::container::Claim;
 use crate::control::{Control, SETTINGS};
 use crate::ready;
 use crate::reconcile::hostname;
-use crate::runtime::{Machine, Observed, Power, RuntimeError};
+use crate::runtime::{Limits, Machine, Observed, Power, RuntimeError};
 use crate::store::StoreError;
 use crate::store::containers::Container;
 use crate::store::prespawned::{self, Member, State};
@@ -54,13 +54,32 @@ const REASON: usize = 1024;
 pub struct Kind {
     pub image: String,
     pub kit: bool,
+    /// Their own, below what the node gives to all.
+    pub limits: Limits,
 }
 
 impl Kind {
     /// How rows of the database call it.
     pub fn key(&self) -> String {
         let kit = if self.kit { "kit" } else { "bare" };
-        format!("{} {kit}", self.image)
+        let mut key = format!("{} {kit}", self.image);
+        let Limits {
+            cpu,
+            memory,
+            disk,
+            processes,
+        } = self.limits;
+        for (name, limit) in [
+            ("cpu", cpu.map(u64::from)),
+            ("memory", memory),
+            ("disk", disk),
+            ("processes", processes.map(u64::from)),
+        ] {
+            if let Some(limit) = limit {
+                key += &format!(" {name}:{limit}");
+            }
+        }
+        key
     }
 }
 
@@ -186,12 +205,14 @@ pub fn wish(control: &Control, container: &Container, image: &str, asked: bool) 
     let kind = Kind {
         image: image.to_owned(),
         kit: container.kit,
+        limits: container.limits,
     };
     let fits = |pool: &&Pool| pool.size > 0 && pool.kind == kind;
     if settings.pools.iter().find(fits).is_none() {
         let kit = if kind.kit { "with" } else { "without" };
         return missed(format!(
-            "no machines of the image `{image}` {kit} the kit are kept ready; the setting is `prespawn.pools`"
+            "no machines of the image `{image}` {kit} the kit and with the same limits are kept ready; the \
+             setting is `prespawn.pools`"
         ));
     }
     if !container.ramdisk && control.runtime.has_ramdisks() {
@@ -550,7 +571,7 @@ impl Keeper {
             autostart: false,
             ramdisk: runtime.has_ramdisks(),
             kvm: false,
-            limits: control.config.machine_limits,
+            limits: kind.limits.within(control.config.machine_limits),
         };
         within("the creation", runtime.create(&machine)).await?;
         within("the start", runtime.start(id)).await?;

@@ -734,7 +734,10 @@ impl Reconciler {
         seen: &mut Option<Observed>,
     ) -> Result<(), RuntimeError> {
         let runtime = &self.control.runtime;
-        let (id, limits) = (row.id, self.control.config.machine_limits);
+        let (id, limits) = (
+            row.id,
+            row.limits.within(self.control.config.machine_limits),
+        );
         let disk = &row.disk;
         let planned = |name: &Option<String>| {
             name.clone().ok_or(RuntimeError::Permanent {

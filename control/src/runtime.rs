@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use routes::Id;
 use routes::table::Owners;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::firewall::Filters;
@@ -46,12 +47,38 @@ pub struct Machine {
 }
 
 /// Upper bounds on what a machine takes; none where absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
-    pub cpus: Option<u32>,
+    /// Thousandths of a processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<u32>,
+}
+
+impl Limits {
+    /// Whatever holds of both: of each the lower.
+    pub fn within(self, outer: Limits) -> Limits {
+        fn lower<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            }
+        }
+        Limits {
+            cpu: lower(self.cpu, outer.cpu),
+            memory: lower(self.memory, outer.memory),
+            disk: lower(self.disk, outer.disk),
+            processes: lower(self.processes, outer.processes),
+        }
+    }
 }
 
 /// What a machine may reach over the network, and what may reach it.
@@ -146,6 +173,8 @@ pub enum Power {
 pub struct Usage {
     pub cpu_time: Duration,
     pub memory: u64,
+    /// The part of it that cannot be taken back; none where that is not known.
+    pub memory_held: Option<u64>,
     pub memory_limit: Option<u64>,
     /// None where it is not counted.
     pub disk: Option<u64>,

@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use control::runtime::fake::{Act, Moment, Trouble};
-use control::runtime::{Power, Runtime};
+use control::runtime::{Limits, Power, Runtime};
 use http::StatusCode;
 use routes::Id;
 use routes::table::State;
@@ -23,6 +23,26 @@ fn state(node: &Node, container: &str) -> Option<State> {
         .publisher
         .get(id(container))
         .map(|place| place.state)
+}
+
+/// The proxy is told of a state right after clients may see it.
+#[track_caller]
+fn routed<'a>(
+    node: &'a Node,
+    container: &'a str,
+    wanted: Option<State>,
+) -> impl Future<Output = ()> + 'a {
+    let place = std::panic::Location::caller();
+    async move {
+        for _ in 0..500 {
+            if state(node, container) == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let last = state(node, container);
+        panic!("{place}: {container} is routed as {last:?} and not {wanted:?}");
+    }
 }
 
 async fn logs(me: &Me<'_>, container: &str) -> Vec<String> {
@@ -55,12 +75,12 @@ async fn a_container_lives() {
     assert_eq!(shown["project_id"], project.as_str());
     assert_eq!(shown["server_name"], "node-1");
     assert_eq!(shown["server_id"], me.server().await.as_str());
-    assert_eq!(state(&node, &web), Some(State::Running));
+    routed(&node, &web, Some(State::Running)).await;
 
     let paused = me.manage(&web, "pause").await.ok();
     assert_eq!(paused["operation"], "pause");
     me.until(&web, "paused").await;
-    assert_eq!(state(&node, &web), Some(State::Paused));
+    routed(&node, &web, Some(State::Paused)).await;
     me.manage(&web, "pause").await.ok(); // again: nothing more to do
     me.manage(&web, "resume").await.ok();
     me.until(&web, "running").await;
@@ -85,7 +105,7 @@ async fn a_container_lives() {
 
     me.manage(&web, "stop").await.ok();
     me.until(&web, "stopped").await;
-    assert_eq!(state(&node, &web), Some(State::Stopped));
+    routed(&node, &web, Some(State::Stopped)).await;
     me.manage(&web, "pause").await.refused(409);
     let stats = me
         .get(&format!("/api/v1/containers/{web}/stats"))
@@ -139,7 +159,7 @@ async fn creation_answers_before_the_machine_is_made() {
         me.get(&format!("/api/v1/containers/{web}")).await.ok()["status"],
         "creating"
     );
-    assert_eq!(state(&node, &web), Some(State::Creating));
+    routed(&node, &web, Some(State::Creating)).await;
 }
 
 #[tokio::test]
@@ -159,7 +179,7 @@ async fn what_fails_for_now_is_tried_again_and_what_fails_for_good_is_failed() {
         .trouble(Act::Create, Moment::Midway, Trouble::Permanent, 3);
     let bad = me.container(&project, "bad").await;
     me.until(&bad, "failed").await;
-    assert_eq!(state(&node, &bad), Some(State::Failed));
+    routed(&node, &bad, Some(State::Failed)).await;
     let logs = me
         .get(&format!("/api/v1/containers/{bad}/status-logs"))
         .await
@@ -747,4 +767,111 @@ async fn new_bounds_reach_machines_that_are_there() {
     let other = me.container(&me.project("other").await, "other").await;
     me.until(&other, "running").await;
     assert_eq!(updates(), before);
+}
+
+#[tokio::test]
+async fn a_container_has_limits_of_its_own() {
+    let world = World::new().await;
+    let mut config = world.config();
+    config.machine_limits.memory = Some(1 << 30);
+    config.machine_limits.processes = Some(4096);
+    let node = world.start_with(config).await;
+    let me = node.admin().await;
+    let project = me.project("site").await;
+    let path = format!("/api/v1/projects/{project}/containers");
+    let body = json!({
+        "server_id": me.server().await, "name": "small", "cpus": 0.5, "memory": "256MiB",
+    });
+    let small = me.post(&path, body).await.ok();
+    let expected = json!({ "cpus": 0.5, "memory": 268_435_456, "disk": null, "processes": 4096 });
+    assert_eq!(small["limits"], expected);
+    let id = small["id"].as_str().unwrap();
+    assert_eq!(me.until(id, "running").await["limits"], expected);
+    let told = || world.fake.machine(id.parse().unwrap()).unwrap().limits;
+    let as_told = |cpu, memory, disk, processes| Limits {
+        cpu,
+        memory,
+        disk,
+        processes,
+    };
+    assert_eq!(
+        told(),
+        as_told(Some(500), Some(256 << 20), None, Some(4096))
+    );
+
+    // What is not named stays, null gives up, and the machine is told while it runs.
+    let one = format!("/api/v1/containers/{id}");
+    let body = json!({ "cpus": null, "disk": "2GiB", "processes": 500 });
+    let changed = me.ask("PATCH", &one).json(body).send().await.ok();
+    let expected =
+        json!({ "cpus": null, "memory": 268_435_456, "disk": 2_147_483_648_u64, "processes": 500 });
+    assert_eq!(changed["limits"], expected);
+    let wanted = as_told(None, Some(256 << 20), Some(2 << 30), Some(500));
+    for _ in 0..500 {
+        if told() == wanted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(told(), wanted);
+    me.until(id, "running").await;
+
+    // A copy is as small as its source.
+    let body = json!({ "target_project_id": project, "target_server_id": me.server().await, "name": "copy" });
+    let copy = me.post(&format!("{one}/copy"), body).await.ok();
+    let copy = copy["id"].as_str().unwrap();
+    assert_eq!(me.until(copy, "stopped").await["limits"], expected);
+
+    for (field, value) in [
+        ("cpus", json!(0)),
+        ("cpus", json!(-1)),
+        ("cpus", json!(4000)),
+        ("cpus", json!("two")),
+        ("memory", json!("127MiB")),
+        ("memory", json!("2GiB")), // more than any has here
+        ("memory", json!("lots")),
+        ("memory", json!(-1)),
+        ("disk", json!(1000)),
+        ("processes", json!(1)),
+        ("processes", json!(5000)),
+    ] {
+        let body = json!({ field: value });
+        let answer = me.ask("PATCH", &one).json(body.clone()).send().await;
+        assert_eq!(answer.wrong_field(), format!("/{field}"), "{body}");
+    }
+    // What is there has to fit.
+    world.fake.fill(3 << 30);
+    let body = json!({ "disk": "2GiB", "memory": "300MiB" });
+    me.ask("PATCH", &one).json(body).send().await.ok(); // as before
+    let body = json!({ "disk": "1GiB" });
+    let said = me.ask("PATCH", &one).json(body).send().await.refused(409);
+    assert!(said.contains("3 GiB of disk"), "{said}");
+    me.manage(id, "stop").await.ok();
+    me.until(id, "stopped").await;
+
+    // A server that gives less than before gives less to all.
+    drop(node);
+    let mut config = world.config();
+    config.machine_limits.memory = Some(200 << 20);
+    let node = world.start_with(config).await;
+    let me = node.admin().await;
+    let shown = me.get(&one).await.ok();
+    assert_eq!(shown["limits"]["memory"], 200 << 20);
+}
+
+#[tokio::test]
+async fn variables_have_two_names() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    let web = me.container(&me.project("site").await, "web").await;
+    let one = format!("/api/v1/containers/{web}");
+    for name in ["environment_vars", "env_vars"] {
+        let body = json!({ name: { "NAME": name } });
+        let changed = me.ask("PATCH", &one).json(body).send().await.ok();
+        assert_eq!(changed["environment_vars"], json!({ "NAME": name }));
+    }
+    let both = json!({ "environment_vars": {}, "env_vars": {} });
+    let answer = me.ask("PATCH", &one).json(both).send().await;
+    assert_eq!(answer.wrong_field(), "/env_vars");
 }

@@ -501,6 +501,81 @@ async fn an_update_leaves_what_users_wrote() {
     rig.is_gone(id).await;
 }
 
+/// Processor time that two loops in a machine get of two seconds.
+async fn busy(rig: &Rig, id: Id) -> Duration {
+    let before = rig.engine.usage(id).await.unwrap().cpu_time;
+    let loops =
+        "timeout 2 sh -c 'while :; do :; done' & timeout 2 sh -c 'while :; do :; done'; wait";
+    rig.sh(id, loops).await;
+    rig.engine.usage(id).await.unwrap().cpu_time - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_for_what_runs() {
+    let rig = Rig::start().await;
+    let mut machine = machine();
+    let id = machine.id;
+    rig.turn_on(&machine).await;
+    let all = rig.sh(id, "nproc").await;
+    machine.limits.cpu = Some(1000);
+    rig.engine.update(&machine).await.unwrap();
+    assert_eq!(rig.sh(id, "nproc").await, "1");
+    // Part of one: 10 ms of each 100.
+    machine.limits.cpu = Some(100);
+    rig.engine.update(&machine).await.unwrap();
+    let held = busy(&rig, id).await;
+    machine.limits.cpu = None;
+    rig.engine.update(&machine).await.unwrap();
+    // The engine spreads its machines over the processors a moment later.
+    for _ in 0..100 {
+        if rig.sh(id, "nproc").await == all {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rig.sh(id, "nproc").await, all);
+    let free = busy(&rig, id).await;
+    assert!(
+        held < Duration::from_millis(400) && free > held,
+        "{held:?} of a tenth, {free:?} of all"
+    );
+
+    // Files that the kernel keeps at hand make way, memory that a program holds does not.
+    rig.sh(
+        id,
+        "dd if=/dev/zero of=/root/file bs=1M count=300 status=none; cat /root/file >/dev/null",
+    )
+    .await;
+    machine.limits.memory = Some(300 << 20);
+    rig.engine.update(&machine).await.unwrap();
+    let holds = "import time; x = bytearray(b'1' * (120 << 20)); time.sleep(600)";
+    rig.sh(
+        id,
+        &format!("systemd-run --quiet --unit=holds python3 -c \"{holds}\""),
+    )
+    .await;
+    let mut held = 0;
+    for _ in 0..200 {
+        held = rig.engine.usage(id).await.unwrap().memory_held.unwrap();
+        if held > 120 << 20 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(held > 120 << 20, "{held}");
+    machine.limits.memory = Some(100 << 20);
+    let said = rig.engine.update(&machine).await.unwrap_err();
+    assert!(
+        matches!(said, RuntimeError::Transient { .. }),
+        "once there is room it is so: {said:?}"
+    );
+    rig.sh(id, "systemctl stop holds").await;
+    rig.engine.update(&machine).await.unwrap();
+    let usage = rig.engine.usage(id).await.unwrap();
+    assert_eq!(usage.memory_limit, Some(100 << 20));
+    rig.engine.delete(id).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_crash_left_is_seen_and_removed() {
     let rig = Rig::start().await;

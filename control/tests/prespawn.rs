@@ -23,6 +23,7 @@ fn pool(size: usize) -> Settings {
     let kind = Kind {
         image: "debian-13".to_owned(),
         kit: true,
+        limits: Limits::default(),
     };
     Settings {
         pools: vec![Pool { kind, size }],
@@ -647,6 +648,7 @@ async fn a_pool_that_cannot_be_filled_says_so() {
             kind: Kind {
                 image: "windows-11".to_owned(),
                 kit: true,
+                limits: Limits::default(),
             },
             size: 1,
         }],

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Arg, ArgMatches, Command, ValueHint};
+use control::limits::{self, LEAST_MEMORY, LEAST_PROCESSES};
 use control::runtime::Limits;
 use routes::Zone;
 
@@ -160,7 +161,7 @@ const SETTINGS: &[Setting] = &[
     Setting {
         key: "prespawn.pools",
         value: "IMAGE=NUMBER|off",
-        help: "Machines that are booted in advance, for whoever makes a container next, with commas between kinds; IMAGE/bare is one without the kit [default: of debian-13 one for every 8GiB of this machine's memory, at most 4]",
+        help: "Machines that are booted in advance, for whoever makes a container next, with commas between kinds; IMAGE/bare is one without the kit, IMAGE/memory:512MiB one with limits (cpus, memory, disk, processes) [default: of debian-13 one for every 8GiB of this machine's memory, at most 4]",
     },
     Setting {
         key: "prespawn.memory",
@@ -497,8 +498,8 @@ impl Config {
         // one that is full leaves its neighbours room
         let usual = space.map_or(MACHINE_DISK, |space| MACHINE_DISK.min(space / 2));
         Limits {
-            cpus: None,
-            memory: Some(memory.max(LEAST_BYTES)),
+            cpu: None,
+            memory: Some(memory.max(LEAST_MEMORY)),
             disk: Some(self.machine_disk.unwrap_or(usual)),
             processes: Some(self.machine_processes),
         }
@@ -802,11 +803,6 @@ const MACHINE_DISK: u64 = 20 << 30;
 /// Processes and threads of one container: far above what work needs, and a fork bomb ends here
 /// instead of at the host's own limit.
 const MACHINE_PROCESSES: u32 = 16_384;
-/// A machine and its kit have some 40.
-const LEAST_PROCESSES: u32 = 256;
-/// The least that a machine boots with.
-const LEAST_BYTES: u64 = 128 << 20;
-
 fn processes(value: Option<&Value>) -> anyhow::Result<u32> {
     let Some(Value { text, source }) = value else {
         return Ok(MACHINE_PROCESSES);
@@ -822,19 +818,11 @@ fn size(value: Option<&Value>) -> anyhow::Result<Option<u64>> {
     let Some(Value { text, source }) = value else {
         return Ok(None);
     };
-    let end = text.find(|letter: char| !letter.is_ascii_digit());
-    let (digits, unit) = text.split_at(end.unwrap_or(text.len()));
-    let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B') {
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => bail!("{source}: `{text}` is not a size; write it as 8GiB, 512MiB or 1TiB"),
+    let has_unit = text.ends_with(|letter: char| letter.is_ascii_alphabetic());
+    let Some(bytes) = limits::bytes(text).filter(|_| has_unit) else {
+        bail!("{source}: `{text}` is not a size; write it as 8GiB, 512MiB or 1TiB");
     };
-    let bytes = digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .filter(|bytes| *bytes >= LEAST_BYTES);
+    let bytes = Some(bytes).filter(|bytes| *bytes >= LEAST_MEMORY);
     match bytes {
         Some(bytes) => Ok(Some(bytes)),
         None => bail!("{source}: `{text}` is too small or too large; at least 128MiB"),
@@ -993,7 +981,7 @@ mod tests {
             let limits = load(flags, &[], "", true).unwrap().machine_limits(space);
             (limits.memory.unwrap(), limits.disk, limits.processes)
         };
-        let half = (control::node::memory() / 2).max(LEAST_BYTES);
+        let half = (control::node::memory() / 2).max(LEAST_MEMORY);
         let usual = (half, Some(20 << 30), Some(16_384));
         assert_eq!(limits(&[], Some(POOL)), usual);
         assert_eq!(limits(&[], None), usual);

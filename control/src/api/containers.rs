@@ -1,6 +1,7 @@
 //! Containers: making, finding, changing and deleting them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kit::{Call, Fault, Operation, Route, Verb};
 use routes::Id;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::kvm;
+use super::limits::{self, Bytes, Cpus};
 use super::page::{Asked, Limit, Order, Page, Pagination};
 use super::projects::{self, realms_of_changed, realms_of_new};
 use super::proxy_aliases::ProxyDomain;
@@ -25,6 +27,7 @@ use crate::control::Control;
 use crate::edge;
 use crate::prespawn::{self, Wish};
 use crate::reconcile::hostname;
+use crate::runtime::{Limits, Usage};
 use crate::store::containers::{Clash, Filter, Owned, Request};
 use crate::store::prespawned::{self, Member, State};
 use crate::store::rules::Owner;
@@ -37,6 +40,8 @@ use crate::words;
 pub const VARIABLES: usize = 256;
 /// All of them together, in bytes.
 pub const VARIABLES_BYTES: usize = 256 << 10;
+/// Longer nobody waits for a measurement.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A container as its owner sees it. What this node does not offer is false or null.
 #[derive(Serialize, JsonSchema)]
@@ -60,6 +65,8 @@ pub struct Container {
     hoody_kit: bool,
     dev_kit: bool,
     kvm: bool,
+    /// What it may take of its server.
+    limits: limits::Shown,
     autostart: bool,
     ramdisk_scope: &'static str,
     ramdisk: bool,
@@ -162,6 +169,7 @@ impl Container {
             hoody_kit: container.kit,
             dev_kit: false,
             kvm: container.kvm,
+            limits: limits::Shown::of(control, container.limits),
             autostart: container.autostart,
             ramdisk_scope: "container",
             ramdisk: container.ramdisk,
@@ -230,6 +238,7 @@ fn kept_ready(control: &Control, member: &Member, pool: &prespawn::Pool) -> Cont
         autostart: false,
         ramdisk: control.runtime.has_ramdisks(),
         kvm: false,
+        limits: pool.kind.limits,
         environment: BTreeMap::new(),
         ssh_public_key: None,
         comment: None,
@@ -578,6 +587,14 @@ pub struct Create {
     /// outlives restarts of the container, and ends with the container and with the host's boot.
     #[serde(default = "yes")]
     ramdisk: bool,
+    /// Processors it may use, such as 2 or 0.5.
+    cpus: Option<Cpus>,
+    /// Memory it may use: bytes, or text such as 512MiB.
+    memory: Option<Bytes>,
+    /// Disk it may fill, snapshots not counted: bytes, or text such as 10GiB.
+    disk: Option<Bytes>,
+    /// Processes and threads it may have.
+    processes: Option<u32>,
     /// Ask for a machine that was booted in advance and answers within moments. Where none is ready,
     /// one is made, and the status logs say why; the same is done without asking where the node
     /// keeps machines of the kind.
@@ -657,6 +674,13 @@ impl Operation for Create {
             Some(asked) => Some(image(&control, asked).await?),
             None => None,
         };
+        let asked = limits::Asked {
+            cpus: self.cpus.map(Some),
+            memory: self.memory.map(Some),
+            disk: self.disk.map(Some),
+            processes: self.processes.map(Some),
+        };
+        let limits = asked.over(&control, Limits::default())?;
         let now = control.now();
         let container = store::containers::Container {
             id: words::id(),
@@ -667,6 +691,7 @@ impl Operation for Create {
             kit: self.hoody_kit,
             autostart: self.autostart,
             kvm,
+            limits,
             ramdisk: self.ramdisk && control.runtime.has_ramdisks(),
             environment: variables(plain(self.environment_vars.unwrap_or_default()))?,
             ssh_public_key: self.ssh_public_key.map(SshKey::into_string),
@@ -818,6 +843,22 @@ pub struct Update {
     autostart: Option<bool>,
     /// All variables; those that are not named are removed.
     environment_vars: Option<BTreeMap<VariableName, VariableValue>>,
+    /// The same as `environment_vars`.
+    env_vars: Option<BTreeMap<VariableName, VariableValue>>,
+    /// Processors it may use, such as 2 or 0.5. This and the other limits hold at once, for what runs
+    /// already too, and are refused where that does not fit into them; null is what the server gives to
+    /// every container.
+    #[serde(default, deserialize_with = "given")]
+    cpus: Option<Option<Cpus>>,
+    /// Memory it may use: bytes, or text such as 512MiB.
+    #[serde(default, deserialize_with = "given")]
+    memory: Option<Option<Bytes>>,
+    /// Disk it may fill, snapshots not counted: bytes, or text such as 10GiB.
+    #[serde(default, deserialize_with = "given")]
+    disk: Option<Option<Bytes>>,
+    /// Processes and threads it may have.
+    #[serde(default, deserialize_with = "given")]
+    processes: Option<Option<u32>>,
     /// Null takes the key away.
     #[serde(default, deserialize_with = "given")]
     ssh_public_key: Option<Option<SshKey>>,
@@ -838,8 +879,15 @@ impl Operation for Update {
 
     async fn run(self, control: Control, call: Call) -> Result<Container, Fault> {
         let principal = Principal::who_may(&call, Permission::ContainersUpdate)?;
+        if self.environment_vars.is_some() && self.env_vars.is_some() {
+            return Err(invalid(
+                "env_vars",
+                "is another name of `environment_vars`; leave one of them out",
+            ));
+        }
         let environment = self
             .environment_vars
+            .or(self.env_vars)
             .map(|given| variables(plain(given)))
             .transpose()?;
         let realms = self
@@ -853,6 +901,20 @@ impl Operation for Update {
             .comment
             .map(|comment| comment.map(Comment::into_string));
         let autostart = self.autostart;
+        let asked = limits::Asked {
+            cpus: self.cpus,
+            memory: self.memory,
+            disk: self.disk,
+            processes: self.processes,
+        };
+        let bounds = control.clone();
+        let usage = match asked.lowers() {
+            true => {
+                let owned = seen(&control, &principal, self.id.0).await?;
+                usage(&control, &owned.container).await?
+            }
+            false => None,
+        };
         let owned = change(&control, &principal, self.id.0, move |container| {
             if let Some(name) = name {
                 container.name = name;
@@ -863,6 +925,11 @@ impl Operation for Update {
             if let Some(autostart) = autostart {
                 container.autostart = autostart;
             }
+            let limits = asked.over(&bounds, container.limits)?;
+            if let Some(usage) = usage {
+                limits::fits(container.limits, limits, &usage)?;
+            }
+            container.limits = limits;
             if let Some(environment) = environment {
                 container.environment = environment;
             }
@@ -879,6 +946,26 @@ impl Operation for Update {
         })
         .await?;
         show(&control, owned, false).await
+    }
+}
+
+/// What a container uses now; nothing where it is off.
+async fn usage(
+    control: &Control,
+    container: &store::containers::Container,
+) -> Result<Option<Usage>, Fault> {
+    if !matches!(container.status, Status::Running | Status::Paused) {
+        return Ok(None);
+    }
+    match tokio::time::timeout(PATIENCE, control.runtime.usage(container.id)).await {
+        Ok(Ok(usage)) => Ok(Some(usage)),
+        failed => {
+            tracing::warn!(container.id = %container.id, ?failed, "could not measure a container");
+            Err(
+                Fault::unavailable("the container cannot be measured now; try again")
+                    .code("RUNTIME_UNAVAILABLE"),
+            )
+        }
     }
 }
 
@@ -928,12 +1015,14 @@ pub async fn change(
                 &before.ssh_public_key,
                 before.autostart,
                 before.kvm,
+                before.limits,
                 &before.name,
             ) != (
                 &after.environment,
                 &after.ssh_public_key,
                 after.autostart,
                 after.kvm,
+                after.limits,
                 &after.name,
             );
             containers::update(db, after, machine)?;

@@ -141,6 +141,7 @@ struct World {
     identities: AtomicU64,
     /// What each machine holds, in bytes.
     memory: AtomicU64,
+    disk: AtomicU64,
     edition: Mutex<String>,
     changes: broadcast::Sender<Id>,
 }
@@ -207,6 +208,7 @@ impl Fake {
                 hung: watch::Sender::new(0),
                 identities: AtomicU64::new(1),
                 memory: AtomicU64::new(0),
+                disk: AtomicU64::new(0),
                 edition: Mutex::default(),
                 changes: broadcast::Sender::new(CHANGES),
             }),
@@ -404,6 +406,11 @@ impl Fake {
     /// What every machine holds from now on, in bytes.
     pub fn hold(&self, memory: u64) {
         self.world.memory.store(memory, Ordering::Relaxed);
+    }
+
+    /// From now on every machine has filled so much of its disk.
+    pub fn fill(&self, disk: u64) {
+        self.world.disk.store(disk, Ordering::Relaxed);
     }
 
     /// From now on machines are made of something else.
@@ -936,6 +943,8 @@ impl Runtime for Fake {
         if self.machines().contains_key(&id) {
             Ok(Usage {
                 memory: self.world.memory.load(Ordering::Relaxed),
+                memory_held: Some(self.world.memory.load(Ordering::Relaxed)),
+                disk: Some(self.world.disk.load(Ordering::Relaxed)),
                 ..Usage::default()
             })
         } else {

@@ -23,6 +23,7 @@ mod claim;
 mod disk;
 mod filter;
 mod freezer;
+mod memory;
 mod rest;
 mod room;
 mod shares;
@@ -537,6 +538,20 @@ fn denied() -> String {
         .join("\n")
 }
 
+/// A bound on processor time: how many processors programs see and run on, and where that is not a
+/// whole number, how much time of each period they get in all.
+fn cpu(thousandths: Option<u32>) -> (Option<String>, Option<String>) {
+    const PERIOD_MS: u32 = 100;
+    let Some(cpu) = thousandths else {
+        return (None, None);
+    };
+    let part = (cpu % 1000 != 0).then(|| {
+        let ms = u64::from(cpu) * u64::from(PERIOD_MS) / 1000;
+        format!("{}ms/{PERIOD_MS}ms", ms.max(1))
+    });
+    (Some(cpu.div_ceil(1000).to_string()), part)
+}
+
 /// What may change on an existing machine.
 fn settings_of(machine: &Machine) -> Map<String, Value> {
     let limits = machine.limits;
@@ -546,7 +561,9 @@ fn settings_of(machine: &Machine) -> Map<String, Value> {
             config.insert(key.to_owned(), value.into());
         }
     };
-    set("limits.cpu", limits.cpus.map(|cpus| cpus.to_string()));
+    let (cpus, allowance) = cpu(limits.cpu);
+    set("limits.cpu", cpus);
+    set("limits.cpu.allowance", allowance);
     set(
         "limits.memory",
         limits.memory.map(|bytes| format!("{bytes}B")),
@@ -889,6 +906,8 @@ fn failed(act: &'static str, error: RestError) -> RuntimeError {
             matches!(*code, 409 | 412 | 503)
                 || error.says("busy")
                 || error.says("database is locked")
+                // a limit below what is used at the moment
+                || error.says("setting cgroup item")
         }
     };
     let reason = match &error {
@@ -1296,7 +1315,13 @@ impl Runtime for Incus {
         let name = format!("{PREFIX}{}", machine.id);
         let instance = self.existing(act, machine.id).await?;
         let mut config = settings_of(machine);
-        for key in ["limits.cpu", "limits.memory", "limits.processes"] {
+        if instance.config.contains_key("limits.cpu") {
+            // The engine leaves a machine where it was if there is no number any more.
+            let all = std::thread::available_parallelism().map_or(1, usize::from);
+            let all = || all.to_string().into();
+            config.entry("limits.cpu").or_insert_with(all);
+        }
+        for key in ["limits.cpu.allowance", "limits.memory", "limits.processes"] {
             config.entry(key).or_insert_with(|| "".into()); // an empty value removes the key
         }
         config.insert("user.hostname".to_owned(), machine.hostname.clone().into());
@@ -1434,6 +1459,7 @@ impl Runtime for Incus {
         Ok(Usage {
             cpu_time: Duration::from_nanos(number("/cpu/usage").unwrap_or_default()),
             memory: number("/memory/usage").unwrap_or_default(),
+            memory_held: memory::held(&self.settings.name, &format!("{PREFIX}{id}")),
             memory_limit: number("/memory/total").filter(|total| *total > 0),
             // without a bound the engine counts nothing, and says zero or less
             disk: number("/disk/root/usage").filter(|used| *used > 0),

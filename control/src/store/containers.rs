@@ -13,6 +13,7 @@ use super::snapshots::{self, COLUMNS, Disk};
 use super::status_logs::{self, StatusLog};
 use super::{Realms, Slice};
 use crate::container::{Claim, Desired, Status, Wants};
+use crate::runtime::Limits;
 use crate::time::Millis;
 use crate::words;
 
@@ -29,6 +30,8 @@ pub struct Container {
     pub autostart: bool,
     pub ramdisk: bool,
     pub kvm: bool,
+    /// Its own, below what the node gives to all.
+    pub limits: Limits,
     pub environment: BTreeMap<String, String>,
     pub ssh_public_key: Option<String>,
     pub comment: Option<String>,
@@ -117,6 +120,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Container> {
         autostart: row.get("autostart")?,
         ramdisk: row.get("ramdisk")?,
         kvm: row.get("kvm")?,
+        limits: super::json(row, "limits")?,
         environment: super::json(row, "environment")?,
         ssh_public_key: row.get("ssh_public_key")?,
         comment: row.get("comment")?,
@@ -199,9 +203,9 @@ pub fn insert(
         "INSERT INTO containers (id, project_id, name, color, image, kit, autostart, environment,
              ssh_public_key, comment, realm_ids, wants, force, restart_from, version, applied, revision,
              requested_by, failure, made, status, status_since, incarnation, started_at, created_at, updated_at,
-             ramdisk, kvm, prespawned, claim)
+             ramdisk, kvm, prespawned, claim, limits)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
         params![
             container.id.to_string(),
             container.project.to_string(),
@@ -232,7 +236,8 @@ pub fn insert(
             container.ramdisk,
             container.kvm,
             container.prespawned,
-            container.claim.map(Claim::as_str)
+            container.claim.map(Claim::as_str),
+            super::to_json(&container.limits)
         ],
     )?;
     log(
@@ -413,7 +418,7 @@ pub fn update(
     connection.execute(
         "UPDATE containers SET name = ?2, color = ?3, autostart = ?4, environment = ?5, ssh_public_key = ?6,
              comment = ?7, realm_ids = ?8, version = version + ?9, revision = revision + 1, updated_at = ?10,
-             kvm = ?11
+             kvm = ?11, limits = ?12
          WHERE id = ?1 AND wants <> 'gone'",
         params![
             container.id.to_string(),
@@ -426,7 +431,8 @@ pub fn update(
             super::to_json(&container.realms),
             machine,
             container.updated_at,
-            container.kvm
+            container.kvm,
+            super::to_json(&container.limits)
         ],
     )?;
     Ok(())
@@ -461,6 +467,7 @@ pub fn record_change(
     for (field, changed) in [
         ("color", before.color != after.color),
         ("kvm", before.kvm != after.kvm),
+        ("limits", before.limits != after.limits),
         ("comment", before.comment != after.comment),
         ("realm_ids", before.realms != after.realms),
         ("environment_vars", before.environment != after.environment),

@@ -317,6 +317,10 @@ CREATE TABLE share_mounts (
 ) STRICT;
 CREATE INDEX share_mounts_by_container ON share_mounts(container_id);
 ",
+    // 10: what a container may take of its node, where that is less than all may
+    "
+ALTER TABLE containers ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
+",
 ];
 
 /// Bring the schema up to date, one step a transaction.

@@ -1,14 +1,16 @@
 //! Which machines are kept ready in advance.
 
 use anyhow::bail;
+use control::limits;
 use control::prespawn::{Kind, MEMBERS, Pool};
+use control::runtime::Limits;
 
 use super::{Runtime, Value};
 
 /// The image that machines are made of where nobody says otherwise.
 const IMAGE: &str = "debian-13";
 /// Of a kind without the kit.
-const BARE: &str = "/bare";
+const BARE: &str = "bare";
 /// A machine that is kept ready holds some 40 MiB: of this much memory that is less than a hundredth.
 const MEMORY_FOR_ONE: u64 = 8 << 30;
 /// More are of use to those who make many at once; they say so.
@@ -31,6 +33,7 @@ pub fn pools(value: Option<&Value>, runtime: Runtime, memory: u64) -> anyhow::Re
         let kind = Kind {
             image: IMAGE.to_owned(),
             kit: true,
+            limits: Limits::default(),
         };
         return Ok((size > 0)
             .then_some(Pool { kind, size })
@@ -43,12 +46,9 @@ pub fn pools(value: Option<&Value>, runtime: Runtime, memory: u64) -> anyhow::Re
     let mut pools: Vec<Pool> = Vec::new();
     for part in text.split(',').map(str::trim) {
         let read = part.split_once('=').and_then(|(kind, size)| {
-            let kit = !kind.ends_with(BARE);
-            let image = kind.strip_suffix(BARE).unwrap_or(kind).trim().to_owned();
-            let size = size.trim().parse::<usize>().ok()?;
             Some(Pool {
-                kind: Kind { image, kit },
-                size,
+                kind: read_kind(kind)?,
+                size: size.trim().parse().ok()?,
             })
         });
         let plain = |letter: char| {
@@ -65,7 +65,8 @@ pub fn pools(value: Option<&Value>, runtime: Runtime, memory: u64) -> anyhow::Re
             }
             _ => bail!(
                 "{source}: `{part}` is not how many machines of which image to keep ready; write `off`, or as \
-                 debian-13=2, with `/bare` behind the image for machines without the kit, and each kind once"
+                 debian-13=2, each kind once; behind the image may be `/bare` for machines without the kit, and \
+                 limits such as `/cpus:0.5`, `/memory:512MiB`, `/disk:10GiB` and `/processes:1000`"
             ),
         }
     }
@@ -76,6 +77,35 @@ pub fn pools(value: Option<&Value>, runtime: Runtime, memory: u64) -> anyhow::Re
         bail!("{source}: {all} machines to keep ready are too many; {MEMBERS} are the most");
     }
     Ok(pools)
+}
+
+/// A kind as settings write it: `debian-13/memory:512MiB`.
+fn read_kind(text: &str) -> Option<Kind> {
+    let mut parts = text.split('/').map(str::trim);
+    let mut kind = Kind {
+        image: parts.next()?.to_owned(),
+        kit: true,
+        limits: Limits::default(),
+    };
+    let limits = &mut kind.limits;
+    for part in parts {
+        let (name, value) = part.split_once(':').unwrap_or((part, ""));
+        let again = match name {
+            BARE if value.is_empty() => !std::mem::replace(&mut kind.kit, false),
+            "cpus" => limits.cpu.replace(limits::cpus(value)?).is_some(),
+            "memory" => limits.memory.replace(limits::memory(value)?).is_some(),
+            "disk" => limits.disk.replace(limits::disk(value)?).is_some(),
+            "processes" => {
+                let count = limits::processes(value)?;
+                limits.processes.replace(count).is_some()
+            }
+            _ => return None,
+        };
+        if again {
+            return None;
+        }
+    }
+    Some(kind)
 }
 
 /// Bytes that they may hold where nothing was said.
@@ -109,6 +139,10 @@ mod tests {
                 "debian-13 kit: 2, debian-13 bare: 1, mine_1.0 kit: 0",
             ),
             ("debian-13=64", "debian-13 kit: 64"),
+            (
+                "debian-13/memory:512MiB/cpus:0.5=2,debian-13/processes:300/bare/disk:2GiB=1",
+                "debian-13 kit cpu:500 memory:536870912: 2, debian-13 bare disk:2147483648 processes:300: 1",
+            ),
         ] {
             assert_eq!(read(text).unwrap(), pools, "{text}");
         }
@@ -124,6 +158,12 @@ mod tests {
             "debian-13=65",
             "a=64,b=1",
             "a;b=1",
+            "a/=1",
+            "a/bare/bare=1",
+            "a/memory:1=1",
+            "a/memory:512MiB/memory:1GiB=1",
+            "a/cpus:0=1",
+            "a/size:3=1",
             "Debian 13=1",
             "debian-13=99999999999999999999",
         ] {

@@ -30,11 +30,7 @@ impl Freezer {
     }
 
     fn below(root: &Path, project: &str, instance: &str) -> Freezer {
-        let name = match project {
-            "default" => instance.to_owned(),
-            _ => format!("{project}_{instance}"),
-        };
-        Freezer(root.join(format!("lxc.payload.{name}")))
+        Freezer(root.join(group(project, instance)))
     }
 
     /// Hold its processes still; what cannot be done in a while is left to the engine.
@@ -82,6 +78,14 @@ impl Freezer {
 
     fn write(&self, state: &str) -> bool {
         std::fs::write(self.0.join(STATE), state).is_ok()
+    }
+}
+
+/// What the control group of an instance is called, in every hierarchy.
+pub fn group(project: &str, instance: &str) -> String {
+    match project {
+        "default" => format!("lxc.payload.{instance}"),
+        _ => format!("lxc.payload.{project}_{instance}"),
     }
 }
 

@@ -17,7 +17,7 @@ fn machine() -> Machine {
         ramdisk: true,
         kvm: false,
         limits: Limits {
-            cpus: Some(2),
+            cpu: Some(2000),
             memory: Some(1 << 30),
             disk: Some(10 << 30),
             processes: None,
