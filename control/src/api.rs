@@ -4,6 +4,7 @@
 //! those of the public clients: [`envelope`], [`page`], [`text`] hold what they share.
 
 pub mod authentication;
+mod authorize;
 pub mod certificates;
 pub mod containers;
 pub mod copies;
@@ -85,6 +86,7 @@ pub fn api(control: &Control) -> Api {
         .op::<containers::Get>(control)
         .op::<containers::Update>(control)
         .op::<containers::Delete>(control)
+        .op::<authorize::Authorize>(control)
         .op::<copies::Copy>(control)
         .op::<copies::Sync>(control)
         .op::<kvm::Set>(control)
@@ -196,6 +198,10 @@ pub fn api(control: &Control) -> Api {
         .op::<images::ListPublic>(control)
         .op::<images::GetPublic>(control)
         .op::<images::ListMine>(control)
+        .op::<images::Icon>(control)
+        .op::<images::Import>(control)
+        .op::<images::Purchase>(control)
+        .op::<images::Rate>(control)
         .op::<utilities::Ip>(control)
         .op::<meta::PublicKey>(control)
         .op::<meta::SocialStats>(control)

@@ -3,7 +3,7 @@
 //!
 //! Read in this order: [`config`], [`container`] (what a container should do next, pure),
 //! [`runtime`] (what runs machines), [`store`] (the database, a file per noun), [`reconcile`]
-//! (desired against observed), [`prespawn`] (machines that are kept ready before anybody asks),
+//! (desired against observed), [`limits`] (what one may take), [`prespawn`] (machines that are kept ready before anybody asks),
 //! [`policies`] (who may reach whom over the network, with [`firewall`], and [`relay`], a process
 //! of its own), [`shares`] (who sees which directory of whom), [`rules`] (who may reach what), [`edge`] (rows as the proxy knows
 //! them), [`publish`] (what the proxy is told), [`wake`] (what it tells), [`idle`] (who sleeps because

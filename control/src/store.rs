@@ -15,6 +15,7 @@ pub mod node;
 pub mod notifications;
 pub mod prespawned;
 pub mod projects;
+pub mod ratings;
 pub mod rules;
 pub mod sessions;
 pub mod shares;

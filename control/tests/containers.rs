@@ -875,3 +875,47 @@ async fn variables_have_two_names() {
     let answer = me.ask("PATCH", &one).json(both).send().await;
     assert_eq!(answer.wrong_field(), "/env_vars");
 }
+
+#[tokio::test]
+async fn a_claim_says_who_may_use_a_container_for_a_while() {
+    use base64::Engine;
+    use ed25519_dalek::{Signature, VerifyingKey};
+    let world = World::new().await;
+    let node = world.start().await;
+    let me = node.admin().await;
+    let web = me.container(&me.project("site").await, "web").await;
+    let path = format!("/api/v1/containers/{web}/authorize");
+    let made = me.post(&path, json!({})).await.ok();
+    let again = me.post(&path, json!({})).await.ok();
+    assert_eq!(
+        (&made["container_id"], &made["expires_in"]),
+        (&json!(web), &json!(300))
+    );
+
+    let keys = node.ask("GET", "/api/v1/meta/public-key").send().await.ok();
+    let key = &keys["keys"][0];
+    let claim = &made["container_claim"];
+    assert_eq!(claim["kid"], key["kid"]);
+    let bits = |value: &Value| hex::decode(value.as_str().unwrap()).unwrap();
+    let public: [u8; 32] = bits(&key["public_key_hex"]).try_into().unwrap();
+    let signature = Signature::from_slice(&bits(&claim["signature_hex"])).unwrap();
+    let payload = claim["payload_b64"].as_str().unwrap();
+    let key = VerifyingKey::from_bytes(&public).unwrap();
+    key.verify_strict(payload.as_bytes(), &signature).unwrap();
+    let other = again["container_claim"]["payload_b64"].as_str().unwrap();
+    assert_ne!(payload, other, "each is one of its own");
+    key.verify_strict(other.as_bytes(), &signature).unwrap_err();
+
+    let payload = base64::engine::general_purpose::STANDARD.decode(payload);
+    let said: Value = serde_json::from_slice(&payload.unwrap()).unwrap();
+    assert_eq!(
+        (&said["container_id"], &said["project_id"]),
+        (&json!(web), &made["project_id"])
+    );
+    let lasts = said["exp"].as_i64().unwrap() - said["iat"].as_i64().unwrap();
+    assert_eq!(lasts, 300);
+
+    let strange = "/api/v1/containers/0123456789abcdef01234567/authorize";
+    me.post(strange, json!({})).await.refused(404);
+    node.ask("POST", &path).send().await.refused(401);
+}

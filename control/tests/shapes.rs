@@ -381,6 +381,16 @@ async fn answers_have_the_shape_of_the_contract() {
     ))
     .await;
     all.get("/api/v1/images/user").await;
+    let image = id(&images["images"][0]);
+    all.get(&format!("/api/v1/images/{image}/icon")).await;
+    for (act, body) in [
+        ("import", json!({})),
+        ("purchase", json!({})),
+        ("rate", json!({ "rating": 3 })),
+    ] {
+        all.ask("POST", &format!("/api/v1/images/{act}/{image}"), body)
+            .await;
+    }
 
     let make = json!({ "server_id": server, "name": "web", "environment_vars": { "A": "1" }, "comment": "mine" });
     let web = id(&all.ask("POST", &format!("{path}/containers"), make).await);
@@ -394,6 +404,8 @@ async fn answers_have_the_shape_of_the_contract() {
         .await;
     all.get(&format!("{path}/containers")).await;
     all.get(&format!("{container}/stats")).await;
+    all.ask("POST", &format!("{container}/authorize"), Value::Null)
+        .await;
     all.get(&format!("{path}/stats")).await;
     all.ask(
         "PUT",

@@ -114,6 +114,12 @@ async fn a_container_is_made_as_asked_and_changed() {
     );
     refused(rig.post(&containers, body).await, 409, "NAME_TAKEN");
     let path = format!("/api/v1/containers/{}", text(&made["id"]));
+    let claim = rig
+        .post(&format!("{path}/authorize"), json!({}))
+        .await
+        .expect(200)
+        .data();
+    assert_eq!(claim["container_id"], made["id"]);
     let kept = rig
         .get(&format!("{path}?include_proxy_domains=true"))
         .await

@@ -70,6 +70,51 @@ async fn images_are_listed_and_found() {
     assert_eq!(rig.get(&path).await.expect(200).data(), *image);
     let mine = rig.get("/api/v1/images/user").await.expect(200).data();
     assert_eq!(mine["images"][0]["id"], image["id"]);
+    assert_eq!(mine["images"][0]["has_rated"], false);
+    let at = |verb: &str| format!("/api/v1/images/{verb}/{}", text(&image["id"]));
+    let icon = format!("/api/v1/images/{}/icon", text(&image["id"]));
+    assert_eq!(
+        rig.get(&icon).await.expect(200).data(),
+        image["icon_url"],
+        "pages show it as it is"
+    );
+    let imported = rig.post(&at("import"), json!({})).await.expect(200).data();
+    assert_eq!(imported["alias"], "debian-13");
+    let paid = rig
+        .post(&at("purchase"), json!({}))
+        .await
+        .expect(200)
+        .data();
+    assert_eq!(paid["price_paid"], 0.0);
+    for rating in [2.0, 4.5] {
+        let rated = rig.post(&at("rate"), json!({ "rating": rating })).await;
+        assert_eq!(
+            rated.expect(200).data(),
+            json!({ "new_rating": rating, "average_rating": rating, "rating_count": 1 })
+        );
+    }
+    let mine = rig.get("/api/v1/images/user").await.expect(200).data();
+    assert_eq!(mine["images"][0]["user_rating"], 4.5);
+    for (query, found) in [
+        ("min_rating=4.5&max_rating=4.5&sort_by=rating", 1),
+        ("max_rating=4", 0),
+        ("max_price=0&sort_by=price", 1),
+        ("min_price=1", 0),
+    ] {
+        let path = format!("/api/v1/images/public?{query}");
+        let found_now = rig.get(&path).await.expect(200).data();
+        assert_eq!(found_now["pagination"]["total"], found, "{query}");
+    }
+    for wrong in [json!(5.1), json!(-1), json!("good"), json!(null)] {
+        let answer = rig.post(&at("rate"), json!({ "rating": wrong })).await;
+        refused(answer, 400, "VALIDATION_ERROR");
+    }
+    let nothing = format!("/api/v1/images/rate/{NOTHING}");
+    refused(
+        rig.post(&nothing, json!({ "rating": 1 })).await,
+        404,
+        "NOT_FOUND",
+    );
     let none = rig
         .get("/api/v1/images/public?os=plan9")
         .await

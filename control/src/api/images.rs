@@ -1,16 +1,20 @@
 //! Images that containers can be made from.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use kit::{Call, Fault, Operation, Route};
 use routes::Id;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::containers::invalid;
 use super::page::{Asked, Limit, Order, Page, Pagination};
 use super::text::IdText;
-use crate::auth::Principal;
+use crate::auth::{Principal, broken};
 use crate::control::Control;
 use crate::runtime;
+use crate::store::ratings::{self, Rating};
 use crate::time::{self, SECOND};
 
 #[derive(Serialize, JsonSchema)]
@@ -26,10 +30,13 @@ pub struct Image {
     variant: Option<String>,
     /// Bytes.
     size: u64,
+    /// Always 0: whoever may use the node may use its images.
     price: f64,
     added_date: String,
+    /// Of 5; 0 where nobody has rated it.
     average_rating: f64,
     rating_count: u32,
+    /// The picture itself, as a `data:` URL.
     icon_url: Option<String>,
     prespawn: bool,
 }
@@ -44,9 +51,10 @@ pub struct MyImage {
 }
 
 impl Image {
-    fn of(control: &Control, image: runtime::Image) -> Image {
+    fn of(control: &Control, image: runtime::Image, rating: Rating) -> Image {
         let prespawn = control.prespawn.has_image(&image.name);
         let (os, release) = image.name.split_once('-').unwrap_or((&image.name, ""));
+        let picture = icon(os);
         Image {
             id: id(&image.name).to_string(),
             os: os.to_owned(),
@@ -59,9 +67,9 @@ impl Image {
             size: image.size,
             price: 0.0,
             added_date: time::text(image.created.saturating_mul(SECOND)),
-            average_rating: 0.0,
-            rating_count: 0,
-            icon_url: None,
+            average_rating: rating.average,
+            rating_count: rating.count,
+            icon_url: Some(picture),
             prespawn,
         }
     }
@@ -74,17 +82,56 @@ fn id(name: &str) -> Id {
     Id(bits)
 }
 
-async fn all(control: &Control, call: &Call) -> Result<Vec<Image>, Fault> {
-    Principal::of(call)?;
+/// A picture for an operating system: its first letter in a colour of its own.
+fn icon(os: &str) -> String {
+    let letter = os.chars().find(char::is_ascii_alphanumeric).unwrap_or('?');
+    let letter = letter.to_ascii_uppercase();
+    let hue = u32::from(Sha256::digest(os)[0]) * 360 / 256;
+    let svg = format!(
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="14" fill="hsl({hue} 55% 42%)"/><text x="32" y="45" font-family="sans-serif" font-size="38" font-weight="700" text-anchor="middle" fill="#fff">{letter}</text></svg>"##
+    );
+    format!("data:image/svg+xml;base64,{}", STANDARD.encode(svg))
+}
+
+/// All images, each with what the caller thinks of it.
+async fn rated(control: &Control, call: &Call) -> Result<Vec<(Image, Option<f64>)>, Fault> {
+    let user = Principal::of(call)?.user.id;
     let images = control.runtime.images().await.map_err(|error| {
         tracing::warn!(error = %crate::auth::chain(&error), "could not list the images");
         Fault::unavailable("the node cannot list its images now; try again")
             .code("RUNTIME_UNAVAILABLE")
     })?;
+    let ratings = control
+        .store
+        .read("read ratings of images", move |db| ratings::all(db, user))
+        .await
+        .map_err(broken)?;
     Ok(images
         .into_iter()
-        .map(|image| Image::of(control, image))
+        .map(|image| {
+            let rating = ratings.get(&image.name).copied().unwrap_or_default();
+            (Image::of(control, image, rating), rating.own)
+        })
         .collect())
+}
+
+async fn all(control: &Control, call: &Call) -> Result<Vec<Image>, Fault> {
+    let images = rated(control, call).await?;
+    Ok(images.into_iter().map(|(image, _)| image).collect())
+}
+
+async fn one(control: &Control, call: &Call, wanted: Id) -> Result<Image, Fault> {
+    let wanted = wanted.to_string();
+    let images = all(control, call).await?;
+    images
+        .into_iter()
+        .find(|image| image.id == wanted)
+        .ok_or_else(|| {
+            Fault::not_found(format!(
+                "no image {wanted}; list them with `hoody images list`"
+            ))
+            .code("NOT_FOUND")
+        })
 }
 
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq)]
@@ -94,6 +141,10 @@ enum SortBy {
     AddedDate,
     Price,
     Rating,
+}
+
+fn fits(least: Option<f64>, value: f64, most: Option<f64>) -> bool {
+    least.is_none_or(|least| least <= value) && most.is_none_or(|most| value <= most)
 }
 
 /// The images of this node.
@@ -106,7 +157,10 @@ pub struct ListPublic {
     /// Words of the name or description.
     search: Option<String>,
     min_price: Option<f64>,
+    max_price: Option<f64>,
+    /// Of 5.
     min_rating: Option<f64>,
+    max_rating: Option<f64>,
     page: Option<Page>,
     /// Images on a page; 20 where not named.
     limit: Option<Limit>,
@@ -136,17 +190,19 @@ impl Operation for ListPublic {
                     .architecture
                     .as_ref()
                     .is_none_or(|wanted| wanted == image.architecture)
-                && self.min_price.is_none_or(|least| least <= image.price)
-                && self
-                    .min_rating
-                    .is_none_or(|least| least <= image.average_rating)
+                && fits(self.min_price, image.price, self.max_price)
+                && fits(self.min_rating, image.average_rating, self.max_rating)
                 && search.as_ref().is_none_or(|words| {
                     image.alias.contains(words) || image.description.to_lowercase().contains(words)
                 })
         });
         match self.sort_by {
             Some(SortBy::AddedDate) => images.sort_by(|a, b| a.added_date.cmp(&b.added_date)),
-            _ => images.sort_by(|a, b| a.alias.cmp(&b.alias)),
+            Some(SortBy::Price) => images.sort_by(|a, b| a.price.total_cmp(&b.price)),
+            Some(SortBy::Rating) => {
+                images.sort_by(|a, b| a.average_rating.total_cmp(&b.average_rating));
+            }
+            Some(SortBy::Alias) | None => images.sort_by(|a, b| a.alias.cmp(&b.alias)),
         }
         if self.sort_order == Some(Order::Desc) {
             images.reverse();
@@ -177,17 +233,7 @@ impl Operation for GetPublic {
     type Reply = Image;
 
     async fn run(self, control: Control, call: Call) -> Result<Image, Fault> {
-        let wanted = self.id.0.to_string();
-        let images = all(&control, &call).await?;
-        images
-            .into_iter()
-            .find(|image| image.id == wanted)
-            .ok_or_else(|| {
-                Fault::not_found(format!(
-                    "no image {wanted}; list them with `hoody images list`"
-                ))
-                .code("NOT_FOUND")
-            })
+        one(&control, &call, self.id.0).await
     }
 }
 
@@ -214,8 +260,8 @@ impl Operation for ListMine {
     type Reply = MyImages;
 
     async fn run(self, control: Control, call: Call) -> Result<MyImages, Fault> {
-        let mut images = all(&control, &call).await?;
-        images.sort_by(|a, b| b.added_date.cmp(&a.added_date));
+        let mut images = rated(&control, &call).await?;
+        images.sort_by(|(a, _), (b, _)| b.added_date.cmp(&a.added_date));
         if self.sort_order == Some(Order::Asc) {
             images.reverse();
         }
@@ -227,14 +273,127 @@ impl Operation for ListMine {
             order: None,
         };
         let (images, pagination) = asked.cut(images);
-        let images = images.into_iter().map(|image| MyImage {
+        let images = images.into_iter().map(|(image, own)| MyImage {
             image,
-            user_rating: None,
-            has_rated: false,
+            user_rating: own,
+            has_rated: own.is_some(),
         });
         Ok(MyImages {
             images: images.collect(),
             pagination,
+        })
+    }
+}
+
+/// The picture of an image, as a `data:` URL.
+#[derive(Deserialize, JsonSchema)]
+pub struct Icon {
+    id: IdText,
+}
+
+impl Operation for Icon {
+    const ROUTE: Route = Route::get("/api/v1/images/{id}/icon")
+        .named("getImageIcon")
+        .cli("images icon");
+    type Service = Control;
+    type Reply = String;
+
+    async fn run(self, control: Control, call: Call) -> Result<String, Fault> {
+        Ok(icon(&one(&control, &call, self.id.0).await?.os))
+    }
+}
+
+/// Have an image among one's own. Whoever may use this node may use all of its images, so there is
+/// nothing to bring: the answer is the image.
+#[derive(Deserialize, JsonSchema)]
+pub struct Import {
+    id: IdText,
+}
+
+impl Operation for Import {
+    const ROUTE: Route = Route::post("/api/v1/images/import/{id}")
+        .named("importFreeImage")
+        .cli("images import-free")
+        .says("The image is there for everybody on this node");
+    type Service = Control;
+    type Reply = Image;
+
+    async fn run(self, control: Control, call: Call) -> Result<Image, Fault> {
+        one(&control, &call, self.id.0).await
+    }
+}
+
+/// Pay for an image. Those of a node of one's own cost nothing: nothing is paid.
+#[derive(Deserialize, JsonSchema)]
+pub struct Purchase {
+    id: IdText,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Purchased {
+    price_paid: f64,
+    remaining_balance: f64,
+}
+
+impl Operation for Purchase {
+    const ROUTE: Route = Route::post("/api/v1/images/purchase/{id}")
+        .named("purchaseImage")
+        .cli("images purchase")
+        .says("The image costs nothing");
+    type Service = Control;
+    type Reply = Purchased;
+
+    async fn run(self, control: Control, call: Call) -> Result<Purchased, Fault> {
+        let image = one(&control, &call, self.id.0).await?;
+        Ok(Purchased {
+            price_paid: image.price,
+            remaining_balance: 0.0,
+        })
+    }
+}
+
+/// Say what one thinks of an image. Said again, the last word holds.
+#[derive(Deserialize, JsonSchema)]
+pub struct Rate {
+    id: IdText,
+    /// From 0 to 5.
+    #[schemars(range(min = 0.0, max = 5.0))]
+    rating: f64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Rated {
+    new_rating: f64,
+    average_rating: f64,
+    rating_count: u32,
+}
+
+impl Operation for Rate {
+    const ROUTE: Route = Route::post("/api/v1/images/rate/{id}")
+        .named("rateImage")
+        .cli("images rate")
+        .says("Rating kept");
+    type Service = Control;
+    type Reply = Rated;
+
+    async fn run(self, control: Control, call: Call) -> Result<Rated, Fault> {
+        let (user, rating, now) = (Principal::of(&call)?.user.id, self.rating, control.now());
+        if !(0.0..=5.0).contains(&rating) {
+            return Err(invalid("rating", "must be a number from 0 to 5"));
+        }
+        let name = one(&control, &call, self.id.0).await?.image_name;
+        let all = control
+            .store
+            .write("rate an image", move |db| {
+                ratings::rate(db, user, &name, rating, now)?;
+                Ok(ratings::all(db, user)?.remove(&name).unwrap_or_default())
+            })
+            .await
+            .map_err(broken)?;
+        Ok(Rated {
+            new_rating: rating,
+            average_rating: all.average,
+            rating_count: all.count,
         })
     }
 }

@@ -321,6 +321,17 @@ CREATE INDEX share_mounts_by_container ON share_mounts(container_id);
     "
 ALTER TABLE containers ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
 ",
+    // 11: what people think of images
+    "
+CREATE TABLE image_ratings (
+    user_id TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    image TEXT NOT NULL,
+    rating REAL NOT NULL,
+    rated_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, image)
+) STRICT;
+CREATE INDEX image_ratings_by_image ON image_ratings(image);
+",
 ];
 
 /// Bring the schema up to date, one step a transaction.
