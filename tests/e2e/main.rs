@@ -8,4 +8,5 @@ mod machine;
 mod network;
 mod prespawn;
 mod services;
+mod shares;
 mod terminal;

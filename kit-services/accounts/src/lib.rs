@@ -138,9 +138,12 @@ impl Account {
     }
 }
 
-/// The variables that every login of the machine has (`/etc/environment`).
+/// Where a machine has the variables of every login (pam_env(8)).
+pub const VARIABLES: &str = "/etc/environment";
+
+/// The variables that every login of the machine has.
 pub fn machine_variables() -> BTreeMap<String, String> {
-    assignments(&table("/etc/environment")).collect()
+    assignments(&table(VARIABLES)).collect()
 }
 
 fn shorten(name: &str) -> String {

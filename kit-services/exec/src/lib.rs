@@ -200,9 +200,6 @@ impl Inner {
                 .write(&directory.join(name), bytes, root::Over::Replace)
                 .map_err(failed)?;
         }
-        let mut environment =
-            account::environment(self.account.as_ref(), &config.home, config.user.is_some());
-        environment.extend(config.environment.clone());
         Ok(Launcher::new(
             config.runtime.join("deno"),
             self.root.absolute(&directory),
@@ -210,7 +207,11 @@ impl Inner {
             config.cache.clone(),
             self.root.path.clone(),
             self.account.clone(),
-            environment,
+            account::Environment {
+                home: config.home.clone(),
+                machine: config.user.is_some(),
+                extra: config.environment.clone(),
+            },
         ))
     }
 }

@@ -70,6 +70,15 @@ impl Stamp {
     }
 }
 
+/// A process that has loaded nothing yet.
+#[derive(Debug)]
+struct Spare {
+    process: Arc<Process>,
+    said: mpsc::Receiver<Said>,
+    /// The file of its variables, and which version it was started with.
+    variables: Option<(PathBuf, Option<Stamp>)>,
+}
+
 /// A script in its process.
 #[derive(Debug)]
 pub struct Script {
@@ -177,7 +186,7 @@ struct Slot {
 pub struct Pool {
     slots: Mutex<HashMap<RelPath, Arc<Slot>>>,
     headers: Mutex<HashMap<RelPath, Header>>,
-    spare: Mutex<Option<(Arc<Process>, mpsc::Receiver<Said>)>>,
+    spare: Mutex<Option<Spare>>,
     making_spare: AtomicBool,
     starting: Semaphore,
     looked_after: AtomicBool,
@@ -415,7 +424,11 @@ impl Exec {
         let absolute = self.root().absolute(path);
         let began = SystemTime::now();
         let stamp = Stamp::of(&absolute);
-        let (process, mut said) = self.process().await?;
+        let Spare {
+            process,
+            mut said,
+            variables,
+        } = self.process().await?;
         let watching = process.clone();
         let message = json!({
             "t": "load",
@@ -487,6 +500,7 @@ impl Exec {
         tokio::spawn(listener.listen(said));
         drop(starting);
         let mut watched = vec![(absolute.clone(), stamp)];
+        watched.extend(variables);
         for other in ready["watched"].as_array().into_iter().flatten() {
             let Some(other) = other.as_str().map(PathBuf::from) else {
                 continue;
@@ -519,16 +533,28 @@ impl Exec {
     }
 
     /// A process that has loaded nothing: the one that is ready, or a new one.
-    async fn process(&self) -> Result<(Arc<Process>, mpsc::Receiver<Said>), Fault> {
+    async fn process(&self) -> Result<Spare, Fault> {
         let spare = held(&self.pool().spare).take();
-        if let Some((process, said)) = spare
-            && !process.is_over()
-        {
-            return Ok((process, said));
+        let fits = |spare: &Spare| {
+            let mut variables = spare.variables.iter();
+            !spare.process.is_over() && variables.all(|(path, stamp)| Stamp::of(path) == *stamp)
+        };
+        match spare.filter(fits) {
+            Some(spare) => Ok(spare),
+            None => self.another().await,
         }
+    }
+
+    async fn another(&self) -> Result<Spare, Fault> {
         let (sender, said) = mpsc::channel(SAID);
-        let process = self.launch("host.js", sender).await?;
-        Ok((process, said))
+        // before it starts: variables that change meanwhile are found to be others
+        let file = self.launcher()?.environment.file();
+        let variables = file.map(|path| (path.to_owned(), Stamp::of(path)));
+        Ok(Spare {
+            process: self.launch("host.js", sender).await?,
+            said,
+            variables,
+        })
     }
 
     pub async fn launch(
@@ -561,11 +587,10 @@ impl Exec {
         }
         let exec = self.clone();
         tokio::spawn(async move {
-            let (sender, said) = mpsc::channel(SAID);
-            let made = exec.launch("host.js", sender).await;
+            let made = exec.another().await;
             let pool = exec.pool();
-            if let Ok(process) = made {
-                *held(&pool.spare) = Some((process, said));
+            if let Ok(spare) = made {
+                *held(&pool.spare) = Some(spare);
             }
             pool.making_spare.store(false, Ordering::SeqCst);
         });

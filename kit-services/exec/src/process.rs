@@ -25,6 +25,8 @@ use tokio::time::{Instant, timeout};
 
 use accounts::Account;
 
+use crate::account::Environment;
+
 /// How long a process may take to be there.
 const START: Duration = Duration::from_secs(15);
 /// The heap of JavaScript in one process, in MiB.
@@ -61,7 +63,7 @@ pub struct Launcher {
     pub cache: PathBuf,
     pub directory: PathBuf,
     pub account: Option<Account>,
-    pub environment: std::collections::BTreeMap<String, String>,
+    pub environment: Environment,
     next: AtomicU64,
 }
 
@@ -118,7 +120,7 @@ impl Launcher {
         cache: PathBuf,
         directory: PathBuf,
         account: Option<Account>,
-        environment: std::collections::BTreeMap<String, String>,
+        environment: Environment,
     ) -> Launcher {
         Launcher {
             deno,
@@ -222,7 +224,7 @@ impl Launcher {
         command
             .args(arguments)
             .env_clear()
-            .envs(&self.environment)
+            .envs(self.environment.of(self.account.as_ref()))
             .env("DENO_DIR", &self.cache)
             .env("DENO_NO_UPDATE_CHECK", "1")
             .env("DENO_NO_PROMPT", "1")
