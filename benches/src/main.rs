@@ -1,18 +1,20 @@
 //! Measurements on a running node, against packaged peers in the same run.
 //!
 //! `cargo run --release -p benches -- life`, `… -- hop` and so on ask the questions in [`life`],
-//! [`claim`], [`disks`], [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect`, `… -- dns` and `… -- terminal` need none
-//! and ask those in [`edge`], [`effect`], [`dns`] and [`terminal`].
+//! [`claim`], [`disks`], [`density`], [`idle`] and [`hop`] of a node that runs; `… -- edge`, `… -- effect`, `… -- dns`, `… -- terminal` and
+//! `… -- exec` need none and ask those in [`edge`], [`effect`], [`dns`], [`terminal`] and [`exec`].
 //! Each prints a table and writes `benches/results/<name>.json` with the machine's description
 //! beside the numbers.
 
 mod api;
 mod certificate;
 mod claim;
+mod density;
 mod disks;
 mod dns;
 mod edge;
 mod effect;
+mod exec;
 mod figures;
 mod hop;
 mod idle;
@@ -65,6 +67,8 @@ enum Question {
         #[arg(long, value_delimiter = ',', default_values_t = [10, 5000])]
         megabytes: Vec<u64>,
     },
+    /// How many machines are up at once, each answering at its URL, and what does each hold?
+    Density(density::Settings),
     /// What does an idle container hold?
     Idle {
         #[arg(long, default_value_t = 20)]
@@ -98,6 +102,8 @@ enum Question {
     Dns(dns::Settings),
     /// How fast is a terminal, beside the one that Jupyter has?
     Terminal(terminal::Settings),
+    /// What does the kit add to the answer of a script, beside a bare `Deno.serve`?
+    Exec(exec::Settings),
     /// Be one of the servers of a measurement.
     #[command(hide = true)]
     Serve {
@@ -163,6 +169,7 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
         Question::Disks { count, megabytes } => {
             ("disks", disks::ask(&node()?, count, &megabytes).await?)
         }
+        Question::Density(settings) => ("density", density::ask(&node()?, &settings).await?),
         Question::Idle { count, rest } => ("idle", idle::ask(&node()?, count, rest).await?),
         Question::Hop {
             requests,
@@ -175,6 +182,7 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
         Question::Edge(settings) => ("edge", Box::pin(edge::ask(&settings)).await?),
         Question::Dns(settings) => ("dns", dns::ask(&settings).await?),
         Question::Terminal(settings) => ("terminal", Box::pin(terminal::ask(&settings)).await?),
+        Question::Exec(settings) => ("exec", exec::ask(&settings).await?),
         Question::Serve { part } => {
             return match part {
                 Part::Names { address } => dns::serve(address).await,

@@ -2,10 +2,13 @@
 # The container engine of a node: Incus, with a project, a storage pool and a bridge of the node's
 # own, and the host's firewall towards that bridge.
 #
-#   engine.sh start  --name NAME --state DIR [--ports HTTP,HTTPS] [--pool-size SIZE]
+#   engine.sh start  --name NAME --state DIR [--ports HTTP,HTTPS] [--pool-size SIZE] [--merged-by HOODY]
 #   engine.sh stop   --name NAME --state DIR
 #   engine.sh status --name NAME --state DIR
 #   engine.sh purge  --name NAME --state DIR
+#
+# `--merged-by` has the kernel merge pages of the machines that are the same (KSM): HOODY is the
+# program that asks for it and becomes the engine.
 #
 # Every call may be repeated. `start` is quick where all is there. Exit code 3: this machine
 # cannot run system containers, whatever is tried; the reason is printed.
@@ -25,13 +28,14 @@ die() { printf 'engine: %s\n' "$*" >&2; exit 1; }
 cannot() { printf 'engine: no system containers here: %s\n' "$*" >&2; exit "$CANNOT"; }
 
 action="${1:-}"; [ $# -gt 0 ] && shift
-name=hoody state=/var/lib/hoody ports=80,443 pool_size=
+name=hoody state=/var/lib/hoody ports=80,443 pool_size= merged_by=
 while [ $# -gt 0 ]; do
   case "$1" in
     --name) name="$2" ;;
     --state) state="$2" ;;
     --ports) ports="$2" ;;
     --pool-size) pool_size="$2" ;;
+    --merged-by) merged_by="$2" ;;
     *) die "unknown option $1" ;;
   esac
   shift 2 || die "an option has no value"
@@ -83,7 +87,29 @@ start_daemon() {
   exec 9>&-
 }
 
+# The kernel merges memory of processes that ask for it; it does so slowly, a little at a time.
+merge_memory() {
+  local ksm=/sys/kernel/mm/ksm drop_in=/etc/systemd/system/incus.service.d/50-hoody-ksm.conf
+  if [ -z "$merged_by" ]; then
+    if [ -f "$drop_in" ]; then rm "$drop_in"; systemctl daemon-reload; fi
+    return
+  fi
+  [ -w "$ksm/run" ] || die "engine.ksm: this kernel merges no memory ($ksm/run is missing or read-only)"
+  [ "$(cat "$ksm/run")" = 1 ] || echo 1 >"$ksm/run"
+  if [ -d /run/systemd/system ] && [ ! -f "$drop_in" ]; then
+    mkdir -p "$(dirname "$drop_in")"
+    printf '[Service]\nMemoryKSM=yes\n' >"$drop_in"
+    systemctl daemon-reload
+  fi
+  if answers && ! pgrep -f "^$INCUSD" | while read -r pid; do
+    grep -q '^ksm_merge_any: yes' "/proc/$pid/ksm_stat" 2>/dev/null && echo "$pid"
+  done | grep -q .; then
+    say "incusd runs already without merging: memory of machines is merged from its next start on"
+  fi
+}
+
 have_daemon() {
+  merge_memory
   if answers; then
     touch "$USERS/$name"
     return
@@ -102,10 +128,10 @@ have_daemon() {
       child=
       trap "[ -n \"\$child\" ] && kill -TERM \$child; wait; rm -f \"$1\"; exit 0" TERM
       while :; do
-        "$2" --group=incus-admin --logfile="$3" & child=$!
+        ${4:+"$4" merged} "$2" --group=incus-admin --logfile="$3" & child=$!
         wait "$child"
         sleep 1
-      done' hoody-engine "$DAEMON_PID" "$INCUSD" "$DAEMON_LOG" </dev/null >/dev/null 2>&1 9>&- &
+      done' hoody-engine "$DAEMON_PID" "$INCUSD" "$DAEMON_LOG" "$merged_by" </dev/null >/dev/null 2>&1 9>&- &
   fi
   local waited=0
   until answers; do

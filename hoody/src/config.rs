@@ -144,6 +144,11 @@ const SETTINGS: &[Setting] = &[
         help: "Size of the storage pool, as 40GiB, when it is made [default: 64GiB, or what is less: four fifths of the free space]",
     },
     Setting {
+        key: "engine.ksm",
+        value: "on|off",
+        help: "Have the kernel keep pages of memory once that are the same in several containers (KSM). It saves memory where there are many; who measures how long writes take may find out what others hold [default: off]",
+    },
+    Setting {
         key: "machine.memory",
         value: "SIZE",
         help: "Memory that one container may take, as 8GiB [default: half of this machine's]",
@@ -298,6 +303,8 @@ pub struct Config {
     pub engine_socket: PathBuf,
     /// Of the storage pool, where it was said.
     pub pool_size: Option<u64>,
+    /// Whether the engine's machines may share pages of memory that are the same.
+    pub merges_memory: bool,
     /// What one container may take, in bytes.
     machine_memory: Option<u64>,
     machine_disk: Option<u64>,
@@ -468,6 +475,7 @@ impl Config {
             is_runtime_chosen: values.contains_key("runtime"),
             engine_socket: path("engine.socket", "/var/lib/incus/unix.socket".into()),
             pool_size: size(values.get("engine.pool"))?,
+            merges_memory: switch(values.get("engine.ksm"))?,
             machine_memory: size(values.get("machine.memory"))?,
             machine_disk: size(values.get("machine.disk"))?,
             machine_processes: processes(values.get("machine.processes"))?,
@@ -803,6 +811,15 @@ const MACHINE_DISK: u64 = 20 << 30;
 /// Processes and threads of one container: far above what work needs, and a fork bomb ends here
 /// instead of at the host's own limit.
 const MACHINE_PROCESSES: u32 = 16_384;
+/// Off where nothing was said.
+fn switch(value: Option<&Value>) -> anyhow::Result<bool> {
+    match value.map(|value| (value.text.as_str(), value)) {
+        None | Some(("off", _)) => Ok(false),
+        Some(("on", _)) => Ok(true),
+        Some((text, Value { source, .. })) => bail!("{source}: `{text}` is neither `on` nor `off`"),
+    }
+}
+
 fn processes(value: Option<&Value>) -> anyhow::Result<u32> {
     let Some(Value { text, source }) = value else {
         return Ok(MACHINE_PROCESSES);

@@ -66,6 +66,11 @@ fn arguments(config: &Config, act: &str) -> Vec<OsString> {
     if let Some(bytes) = config.pool_size {
         words.extend(["--pool-size".into(), format!("{bytes}B").into()]);
     }
+    if config.merges_memory && act == "start" {
+        // What starts it asks the kernel: this program does.
+        let program = std::env::current_exe().unwrap_or_else(|_| "hoody".into());
+        words.extend(["--merged-by".into(), program.into()]);
+    }
     words
 }
 

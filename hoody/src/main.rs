@@ -7,7 +7,7 @@
 //!
 //! Beside them: `state` (the directory that all of it is in), `kit` (what containers get),
 //! `certs` (certificates), `engine` and `unit` (the engine's scripts, the service manager), `visit`
-//! (asking the node over HTTPS), `addresses`, `ports`, `process`, `logs`, `files`, `progress`.
+//! (asking the node over HTTPS), `merge` (memory that containers share), `addresses`, `ports`, `process`, `logs`, `files`, `progress`.
 //!
 //! Only this file and `config` read the environment.
 
@@ -21,6 +21,7 @@ mod engine;
 mod files;
 mod kit;
 mod logs;
+mod merge;
 mod node;
 mod ports;
 mod process;
@@ -105,6 +106,11 @@ const ROLES: &[Role] = &[
         name: "proxy",
         command: node::proxy_command,
         run: node::run_proxy,
+    },
+    Role {
+        name: merge::NAME,
+        command: merge::command,
+        run: merge::run,
     },
 ];
 
