@@ -147,6 +147,7 @@ async fn a_webdav_client_makes_changes_and_removes() {
 
     let options = plain(&files, "OPTIONS", "/box").await.expect(200);
     assert!(options.header("allow").contains("MKCOL"));
+    assert_eq!(options.header("dav"), "1, 2");
     assert_eq!(plain(&files, "CHECKAUTH", "/").await.expect(200).text(), "");
     let named = files
         .call(method("CHECKAUTH"), "/", |request| {
@@ -162,6 +163,68 @@ async fn a_webdav_client_makes_changes_and_removes() {
         true
     );
     refused_by_files(plain(&files, "DELETE", "/box").await, 404);
-    refused_by_files(plain(&files, "PROPFIND", "/").await, 405);
+    refused_by_files(plain(&files, "POST", "/").await, 405);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webdav_client_keeps_properties_and_locks() {
+    let rig = Rig::start().await;
+    let files = Files::of(&rig).await;
+    files.write("/box/a.txt", "12345").await;
+    let xml = |verb: &'static str, path: &'static str, body: &'static str| {
+        files.call(method(verb), path, move |request| {
+            request.header("depth", "1").body(body)
+        })
+    };
+    let set = "<propertyupdate xmlns='DAV:'><set><prop><by xmlns='urn:t'>Ada</by></prop></set></propertyupdate>";
+    let done = xml("PROPPATCH", "/box/a.txt", set).await.expect(207).text();
+    assert!(done.contains("200 OK"), "{done}");
+    let told = xml("PROPFIND", "/box", "").await.expect(207);
+    assert!(told.header("content-type").starts_with("application/xml"));
+    let told = told.text();
+    for part in [
+        "<D:href>/box/</D:href>",
+        "<D:href>/box/a.txt</D:href>",
+        "<D:getcontentlength>5</D:getcontentlength>",
+        "<x:by xmlns:x=\"urn:t\">Ada</x:by>",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    refused_by_files(xml("PROPPATCH", "/box/a.txt", "<x/>").await, 400);
+    refused_by_files(xml("PROPFIND", "/nothing", "").await, 404);
+
+    let info = "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
+    let locked = files
+        .call(method("LOCK"), "/box/a.txt", |request| {
+            request.header("depth", "0").body(info)
+        })
+        .await
+        .expect(200);
+    let token = locked.header("lock-token").to_owned();
+    assert!(locked.text().contains("<D:activelock>") && token.starts_with("<urn:uuid:"));
+    let put = |condition: String| {
+        files.call(Method::PUT, "/box/a.txt", move |request| {
+            request.header("if", condition).body("mine")
+        })
+    };
+    refused_by_files(
+        files
+            .call(Method::PUT, "/box/a.txt", |request| request.body("no"))
+            .await,
+        423,
+    );
+    refused_by_files(plain(&files, "DELETE", "/box").await, 423);
+    refused_by_files(put("(<urn:uuid:other>)".to_owned()).await, 412);
+    put(format!("({token})")).await.expect(201);
+    let unlock = || {
+        let token = token.clone();
+        files.call(method("UNLOCK"), "/box/a.txt", move |request| {
+            request.header("lock-token", token)
+        })
+    };
+    unlock().await.expect(204);
+    refused_by_files(unlock().await, 409);
+    plain(&files, "DELETE", "/box").await.expect(200);
     rig.stop().await;
 }

@@ -1,11 +1,14 @@
 //! What changes files other than by writing their content.
 
-use http::StatusCode;
+use std::time::Instant;
+
+use http::{HeaderMap, StatusCode};
 use kit::Fault;
 use rustix::fs::{FileType, Mode, mkdirat};
 use rustix::io::Errno;
 
 use crate::Files;
+use crate::dav::lock::{self, Reach};
 use crate::draft::Replace;
 use crate::entry::lossy;
 use crate::fault::failed;
@@ -119,6 +122,20 @@ pub fn remove(files: &Files, path: &FilePath, wanted: &Wanted) -> Result<(), Fau
     })
 }
 
+/// Remove what no lock keeps from this request; its own locks go with it.
+pub fn remove_unlocked(
+    files: &Files,
+    headers: &HeaderMap,
+    path: &FilePath,
+    wanted: &Wanted,
+) -> Result<(), Fault> {
+    lock::check(files, headers, path, &[(path, Reach::Tree)])?;
+    let at = lock::real(files, path, Links::Keep);
+    remove(files, path, wanted)?;
+    files.locks.forget(&at, Instant::now());
+    Ok(())
+}
+
 /// Whether it is anything but a directory.
 pub fn is_single(files: &Files, path: &FilePath) -> Result<bool, Fault> {
     let found = files
@@ -138,6 +155,35 @@ pub struct Route {
     pub owner: Owner,
     /// Make the directories above the destination where they are missing.
     pub parents: bool,
+}
+
+impl Route {
+    /// Copy where no lock keeps this request from it.
+    pub fn copy(
+        &self,
+        files: &Files,
+        headers: &HeaderMap,
+        recursive: bool,
+        wanted: &Wanted,
+    ) -> Result<Copied, Fault> {
+        lock::check(files, headers, &self.from, &[(&self.to, Reach::Tree)])?;
+        copy(files, self, recursive, wanted)
+    }
+
+    /// Move where no lock keeps this request from it. Locks stay behind, which is to say they go.
+    pub fn relocate(
+        &self,
+        files: &Files,
+        headers: &HeaderMap,
+        wanted: &Wanted,
+    ) -> Result<(), Fault> {
+        let uses = [(&self.from, Reach::Tree), (&self.to, Reach::Tree)];
+        lock::check(files, headers, &self.from, &uses)?;
+        let at = lock::real(files, &self.from, Links::Keep);
+        relocate(files, self, wanted)?;
+        files.locks.forget(&at, Instant::now());
+        Ok(())
+    }
 }
 
 /// Copy a file or a directory; a link at the end of the path stands for what it leads to.

@@ -3,16 +3,17 @@
 //! Read in this order: [`path`] (what a request names), [`jail`] (how it is found without leaving
 //! the root), [`entry`] and [`listing`] (what is there), [`content`] (bytes out), [`upload`] and
 //! [`draft`] (bytes in), [`tree`] (removing, copying, moving), [`walk`] and [`search`] (finding),
-//! [`zip`] (packing), [`change`] (what the operations that change something do), then [`ops`],
-//! where all of it meets HTTP. [`work`] bounds how much happens at a time.
+//! [`zip`] (packing), [`change`] (what the operations that change something do), [`dav`] (properties
+//! and locks), then [`ops`], where all of it meets HTTP. [`work`] bounds how much happens at a time.
 //!
 //! The service works with the rights of its process and does not know who calls: that is for the
 //! proxy to have decided. It knows no other service and keeps nothing between two requests but the
-//! descriptor of its root.
+//! descriptor of its root and the locks that clients hold.
 
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use axum::response::Response;
 use kit::{Fault, Wire};
@@ -20,6 +21,7 @@ use kit::{Fault, Wire};
 pub mod change;
 pub mod conditions;
 pub mod content;
+pub mod dav;
 pub mod draft;
 pub mod entry;
 pub mod fault;
@@ -67,6 +69,9 @@ pub struct Inner {
     page: Option<fn() -> Response>,
     work: work::Work,
     writers: upload::Writers,
+    locks: dav::lock::Locks,
+    /// Held while the properties of a file are changed.
+    properties: Mutex<()>,
 }
 
 impl Deref for Files {
@@ -90,7 +95,14 @@ impl Files {
             page: config.page,
             work: work::Work::default(),
             writers: upload::Writers::default(),
+            locks: dav::lock::Locks::default(),
+            properties: Mutex::new(()),
         }))
+    }
+
+    /// Whether a lock is held, which a restart would forget.
+    pub fn is_busy(&self) -> bool {
+        !self.locks.is_empty(Instant::now())
     }
 
     /// The path that the path of a URL names.

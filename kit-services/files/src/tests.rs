@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use crate::{Config, Files, api};
 
 mod changes;
+mod dav;
 mod jail;
 mod reading;
 mod searching;

@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::dav::property;
 use crate::draft::{Draft, Replace, copy_attributes, rename_new};
 use crate::entry::{is_directory, size};
 use crate::fault::failed;
@@ -526,6 +527,8 @@ impl Copy<'_> {
         fchmod(new, Mode::from_raw_mode(stat.st_mode & kept))?;
         if self.owner.is_none() {
             copy_attributes(from, new);
+        } else {
+            property::copy(from, new);
         }
         let _ = futimens(new, &times(stat));
         Ok(())

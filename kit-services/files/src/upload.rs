@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::Files;
 use crate::conditions::{Validator, Verdict, weigh};
+use crate::dav::lock::{self, Reach};
 use crate::draft::{Draft, Finish, Replace};
 use crate::entry::size;
 use crate::fault::failed;
@@ -116,6 +117,7 @@ pub async fn put(files: &Files, path: &FilePath, body: Body, wish: Wish) -> Resu
     let (place, mut draft) = files
         .work
         .short(move || {
+            lock::check(&service, &headers, &at, &[(&at, Reach::Content)])?;
             let place = place(&service, &at, wish.owner)?;
             writable(&place, &at)?;
             conditions(&place, &at, &headers)?;
@@ -137,11 +139,13 @@ pub async fn put(files: &Files, path: &FilePath, body: Body, wish: Wish) -> Resu
             })
             .await?;
     }
-    let (at, headers) = (path.clone(), wish.headers);
+    let (service, at, headers) = (files.clone(), path.clone(), wish.headers);
     files
         .work
         .short(move || {
-            conditions(&place, &at, &headers)?; // an upload takes time, in which others write too
+            // An upload takes time, in which others write and lock too.
+            lock::check(&service, &headers, &at, &[(&at, Reach::Content)])?;
+            conditions(&place, &at, &headers)?;
             let stat = draft.settle(&place, finish).map_err(failed("write", &at))?;
             Ok(Written::of(&stat))
         })
@@ -161,6 +165,7 @@ pub async fn append(
     let mut growing = files
         .work
         .short(move || {
+            lock::check(&service, &headers, &at, &[(&at, Reach::Content)])?;
             let place = place(&service, &at, wish.owner)?;
             conditions(&place, &at, &headers)?;
             room(&place, &at, announced)?;
@@ -208,6 +213,7 @@ pub async fn overwrite(
     let (file, _writing, end) = files
         .work
         .short(move || {
+            lock::check(&service, &headers, &at, &[(&at, Reach::Content)])?;
             let found = service.root.find(&at, Links::Follow).map_err(failed("read", &at))?;
             if found.is_directory() {
                 return Err(failed("write", &at)(Errno::ISDIR));

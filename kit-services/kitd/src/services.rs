@@ -68,11 +68,12 @@ fn terminal(settings: &Settings) -> Api {
 }
 
 fn files(settings: &Settings) -> Api {
-    files::api(&files::Files::new(files::Config {
+    let files = files::Files::new(files::Config {
         root: settings.root.clone(),
         home: settings.home.clone(),
         page: Some(|| PAGES.index("files")),
-    }))
+    });
+    files::api(&files).busy(move || files.is_busy())
 }
 
 fn sqlite(settings: &Settings) -> Api {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use kit::{Call, Fault, Operation, Route};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Files;
 use crate::change;
+use crate::dav::lock::{self, Reach};
 use crate::draft::Replace;
 use crate::entry::FileStat;
 use crate::jail::Links;
@@ -376,11 +378,12 @@ impl Enveloped {
     }
 }
 
-async fn chmod(files: &Files, path: FilePath, mode: String) -> Result<Done, Fault> {
-    let service = files.clone();
+async fn chmod(files: &Files, call: &Call, path: FilePath, mode: String) -> Result<Done, Fault> {
+    let (service, headers) = (files.clone(), call.headers.clone());
     files
         .work
         .short(move || {
+            lock::check(&service, &headers, &path, &[(&path, Reach::Content)])?;
             let mode = change::chmod(&service, &path, &mode)?;
             Ok(Done {
                 mode: Some(mode),
@@ -390,11 +393,12 @@ async fn chmod(files: &Files, path: FilePath, mode: String) -> Result<Done, Faul
         .await
 }
 
-async fn chown(files: &Files, path: FilePath, owner: String) -> Result<Done, Fault> {
-    let service = files.clone();
+async fn chown(files: &Files, call: &Call, path: FilePath, owner: String) -> Result<Done, Fault> {
+    let (service, headers) = (files.clone(), call.headers.clone());
     files
         .work
         .short(move || {
+            lock::check(&service, &headers, &path, &[(&path, Reach::Content)])?;
             let owned = change::chown(&service, &path, &owner)?;
             Ok(Done {
                 owner: Some(owned.owner),
@@ -405,12 +409,12 @@ async fn chown(files: &Files, path: FilePath, owner: String) -> Result<Done, Fau
         .await
 }
 
-async fn copy(files: &Files, route: change::Route) -> Result<Done, Fault> {
-    let service = files.clone();
+async fn copy(files: &Files, call: &Call, route: change::Route) -> Result<Done, Fault> {
+    let (service, headers) = (files.clone(), call.headers.clone());
     files
         .work
         .tree(move |wanted| {
-            let copied = change::copy(&service, &route, true, wanted)?;
+            let copied = route.copy(&service, &headers, true, wanted)?;
             let skipped = Some(copied.skipped).filter(|skipped| *skipped > 0);
             Ok(Done {
                 skipped,
@@ -420,12 +424,12 @@ async fn copy(files: &Files, route: change::Route) -> Result<Done, Fault> {
         .await
 }
 
-async fn relocate(files: &Files, route: change::Route) -> Result<Done, Fault> {
-    let service = files.clone();
+async fn relocate(files: &Files, call: &Call, route: change::Route) -> Result<Done, Fault> {
+    let (service, headers) = (files.clone(), call.headers.clone());
     files
         .work
         .tree(move |wanted| {
-            change::relocate(&service, &route, wanted)?;
+            route.relocate(&service, &headers, wanted)?;
             Ok(Done::between(&route))
         })
         .await
@@ -469,7 +473,7 @@ impl Operation for Chmod {
     type Reply = Done;
     async fn run(self, files: Files, call: Call) -> Result<Done, Fault> {
         let path = asked(&files, Self::ROUTE, &call, &self.path)?;
-        chmod(&files, path, self.chmod).await
+        chmod(&files, &call, path, self.chmod).await
     }
 }
 
@@ -491,7 +495,7 @@ impl Operation for Chown {
     type Reply = Done;
     async fn run(self, files: Files, call: Call) -> Result<Done, Fault> {
         let path = asked(&files, Self::ROUTE, &call, &self.path)?;
-        chown(&files, path, self.chown).await
+        chown(&files, &call, path, self.chown).await
     }
 }
 
@@ -525,6 +529,7 @@ impl Operation for Copy {
         let to = named(&files, &call, "copy_to", &self.copy_to)?;
         copy(
             &files,
+            &call,
             route(&files, from, to, self.overwrite, self.owner.as_deref())?,
         )
         .await
@@ -560,6 +565,7 @@ impl Operation for Move {
         let to = named(&files, &call, "move_to", &self.move_to)?;
         relocate(
             &files,
+            &call,
             route(&files, from, to, self.overwrite, self.owner.as_deref())?,
         )
         .await
@@ -623,6 +629,7 @@ impl Operation for Operate {
                 files
                     .work
                     .short(move || {
+                        lock::check(&service, &call.headers, &path, &[(&path, Reach::Member)])?;
                         let made = change::make_directory(&service, &path, owner)?;
                         let message = if made {
                             "Directory created"
@@ -635,13 +642,22 @@ impl Operation for Operate {
             }
             (false, Some(to), None) => {
                 let to = named(&files, &call, "move_to", &to)?;
-                let done =
-                    relocate(&files, route(&files, path, to, self.overwrite, owner)?).await?;
+                let done = relocate(
+                    &files,
+                    &call,
+                    route(&files, path, to, self.overwrite, owner)?,
+                )
+                .await?;
                 Ok(Enveloped::new("Moved", done))
             }
             (false, None, Some(to)) => {
                 let to = named(&files, &call, "copy_to", &to)?;
-                let done = copy(&files, route(&files, path, to, self.overwrite, owner)?).await?;
+                let done = copy(
+                    &files,
+                    &call,
+                    route(&files, path, to, self.overwrite, owner)?,
+                )
+                .await?;
                 Ok(Enveloped::new("Copied", done))
             }
             _ => Err(Fault::bad_request(
@@ -682,16 +698,17 @@ impl Operation for Modify {
         match (self.chmod, self.chown, self.move_to, self.name) {
             (Some(mode), None, None, None) => Ok(Enveloped::new(
                 "Permissions changed",
-                chmod(&files, path, mode).await?,
+                chmod(&files, &call, path, mode).await?,
             )),
             (None, Some(owner), None, None) => Ok(Enveloped::new(
                 "Owner changed",
-                chown(&files, path, owner).await?,
+                chown(&files, &call, path, owner).await?,
             )),
             (None, None, Some(to), None) => {
                 let to = named(&files, &call, "move_to", &to)?;
                 let done = relocate(
                     &files,
+                    &call,
                     route(&files, path, to, false, self.owner.as_deref())?,
                 )
                 .await?;
@@ -699,7 +716,7 @@ impl Operation for Modify {
             }
             (None, None, None, Some(name)) => {
                 let to = change::renamed(&path, &name)?;
-                let done = relocate(&files, route(&files, path, to, false, None)?).await?;
+                let done = relocate(&files, &call, route(&files, path, to, false, None)?).await?;
                 Ok(Enveloped::new("Renamed", done))
             }
             _ => Err(Fault::bad_request(
@@ -725,8 +742,8 @@ pub struct Removed {
 }
 
 /// Remove what is at a path.
-pub async fn remove(files: &Files, path: FilePath) -> Result<Removed, Fault> {
-    let service = files.clone();
+pub async fn remove(files: &Files, headers: &HeaderMap, path: FilePath) -> Result<Removed, Fault> {
+    let (service, headers) = (files.clone(), headers.clone());
     // One file does not wait for the trees of others.
     let (at, single) = (path.clone(), files.clone());
     let is_single = files
@@ -737,7 +754,7 @@ pub async fn remove(files: &Files, path: FilePath) -> Result<Removed, Fault> {
         return files
             .work
             .short(move || {
-                change::remove(&service, &path, &Wanted::default())?;
+                change::remove_unlocked(&service, &headers, &path, &Wanted::default())?;
                 Ok(Removed {
                     success: true,
                     message: format!("Removed {path}"),
@@ -748,7 +765,7 @@ pub async fn remove(files: &Files, path: FilePath) -> Result<Removed, Fault> {
     files
         .work
         .tree(move |wanted| {
-            change::remove(&service, &path, wanted)?;
+            change::remove_unlocked(&service, &headers, &path, wanted)?;
             Ok(Removed {
                 success: true,
                 message: format!("Removed {path}"),
@@ -766,6 +783,6 @@ impl Operation for Delete {
     async fn run(self, files: Files, call: Call) -> Result<Removed, Fault> {
         no_backend(self.backend.as_deref())?;
         let path = asked(&files, Self::ROUTE, &call, &self.path)?;
-        remove(&files, path).await
+        remove(&files, &call.headers, path).await
     }
 }

@@ -1,5 +1,4 @@
-//! The same files directly at `/{path}`, with the methods of WebDAV (RFC 4918) that need no
-//! properties and no locks, and partial updates. Also what is asked below `/api/v1/files` with a
+//! The same files directly at `/{path}`, with the methods of WebDAV (RFC 4918) and partial updates. Also what is asked below `/api/v1/files` with a
 //! method that the operations there do not have.
 
 use axum::body::Body;
@@ -16,6 +15,8 @@ use super::api::{Removed, remove};
 use super::{read, write};
 use crate::Files;
 use crate::change;
+use crate::dav::answer as dav;
+use crate::dav::lock::{self, Reach};
 use crate::draft::Replace;
 use crate::jail::Owner;
 use crate::listing::DirectoryListing;
@@ -27,7 +28,8 @@ use crate::users;
 const INTERFACE: &str = "/api/v1/";
 const FILES: &str = "/api/v1/files";
 /// Methods that a path has.
-const METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS, MKCOL, COPY, MOVE";
+const METHODS: &str =
+    "GET, HEAD, PUT, PATCH, DELETE, OPTIONS, MKCOL, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK";
 /// Largest JSON body of a PATCH.
 const PATCH_BYTES: usize = 64 << 10;
 
@@ -70,7 +72,7 @@ async fn below(files: &Files, rest: &str, parts: Parts, body: Body) -> Result<Re
     match parts.method {
         Method::GET | Method::HEAD => Ok(read::answer(files, path, &parts).await),
         Method::PUT => Ok(write::answer(files, path, parts, body, false).await),
-        Method::DELETE => json(&remove(files, path).await?),
+        Method::DELETE => json(&remove(files, &parts.headers, path).await?),
         _ => Err(not_allowed(&parts)),
     }
 }
@@ -81,10 +83,14 @@ async fn direct(files: &Files, url: &str, parts: Parts, body: Body) -> Result<Re
         "GET" | "HEAD" => Ok(read::answer(files, path, &parts).await),
         "PUT" => put(files, path, parts, body).await,
         "PATCH" => patch(files, path, parts, body).await,
-        "DELETE" => json(&remove(files, path).await?),
+        "DELETE" => json(&remove(files, &parts.headers, path).await?),
         "MKCOL" => make_collection(files, path, &parts).await,
         "COPY" => copy(files, path, &parts).await,
         "MOVE" => relocate(files, path, &parts).await,
+        "PROPFIND" => dav::propfind(files, path, &parts, body).await,
+        "PROPPATCH" => dav::proppatch(files, path, &parts, body).await,
+        "LOCK" => dav::lock(files, path, &parts, body).await,
+        "UNLOCK" => dav::unlock(files, path, &parts).await,
         "OPTIONS" => Ok(options()),
         "CHECKAUTH" => Ok(crate::content::respond_plain(
             &Method::GET,
@@ -102,7 +108,10 @@ async fn put(files: &Files, path: FilePath, parts: Parts, body: Body) -> Result<
         let service = files.clone();
         files
             .work
-            .short(move || upload::touch(&service, &path, owner))
+            .short(move || {
+                lock::check(&service, &parts.headers, &path, &[(&path, Reach::Content)])?;
+                upload::touch(&service, &path, owner)
+            })
             .await?;
     } else {
         if parts.headers.contains_key(http::header::CONTENT_RANGE) {
@@ -161,7 +170,10 @@ async fn patch(files: &Files, path: FilePath, parts: Parts, body: Body) -> Resul
         } => {
             files
                 .work
-                .short(move || change::chmod(&service, &path, &mode))
+                .short(move || {
+                    lock::check(&service, &parts.headers, &path, &[(&path, Reach::Content)])?;
+                    change::chmod(&service, &path, &mode)
+                })
                 .await?;
         }
         Change {
@@ -177,7 +189,10 @@ async fn patch(files: &Files, path: FilePath, parts: Parts, body: Body) -> Resul
             };
             files
                 .work
-                .short(move || change::chown(&service, &path, &text))
+                .short(move || {
+                    lock::check(&service, &parts.headers, &path, &[(&path, Reach::Content)])?;
+                    change::chown(&service, &path, &text)
+                })
                 .await?;
         }
         Change {
@@ -196,7 +211,7 @@ async fn patch(files: &Files, path: FilePath, parts: Parts, body: Body) -> Resul
             };
             files
                 .work
-                .tree(move |wanted| change::relocate(&service, &route, wanted))
+                .tree(move |wanted| route.relocate(&service, &parts.headers, wanted))
                 .await?;
         }
         _ => {
@@ -256,10 +271,13 @@ async fn make_collection(files: &Files, path: FilePath, parts: &Parts) -> Result
             "MKCOL takes no body",
         ));
     }
-    let service = files.clone();
+    let (service, headers) = (files.clone(), parts.headers.clone());
     files
         .work
-        .short(move || change::make_collection(&service, &path))
+        .short(move || {
+            lock::check(&service, &headers, &path, &[(&path, Reach::Member)])?;
+            change::make_collection(&service, &path)
+        })
         .await?;
     Ok(empty(StatusCode::CREATED))
 }
@@ -272,10 +290,10 @@ async fn copy(files: &Files, path: FilePath, parts: &Parts) -> Result<Response, 
         Some(_) => return Err(Fault::bad_request("Depth is 0 or infinity")),
     };
     let route = between(files, path, parts)?;
-    let service = files.clone();
+    let (service, headers) = (files.clone(), parts.headers.clone());
     let copied = files
         .work
-        .tree(move |wanted| change::copy(&service, &route, recursive, wanted))
+        .tree(move |wanted| route.copy(&service, &headers, recursive, wanted))
         .await;
     copied.map_err(precondition)?;
     Ok(empty(StatusCode::NO_CONTENT))
@@ -283,10 +301,10 @@ async fn copy(files: &Files, path: FilePath, parts: &Parts) -> Result<Response, 
 
 async fn relocate(files: &Files, path: FilePath, parts: &Parts) -> Result<Response, Fault> {
     let route = between(files, path, parts)?;
-    let service = files.clone();
+    let (service, headers) = (files.clone(), parts.headers.clone());
     let moved = files
         .work
-        .tree(move |wanted| change::relocate(&service, &route, wanted))
+        .tree(move |wanted| route.relocate(&service, &headers, wanted))
         .await;
     moved.map_err(precondition)?;
     Ok(empty(StatusCode::NO_CONTENT))
@@ -356,6 +374,10 @@ fn options() -> Response {
     response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(METHODS));
+    let headers = response.headers_mut();
+    headers.insert("dav", HeaderValue::from_static("1, 2"));
+    // Without it Windows does not take it for a folder.
+    headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
     response
 }
 
@@ -502,6 +524,36 @@ pub fn raws() -> Vec<Raw> {
         Raw::new(
             Route::method("MOVE", "/{*path}").status(204),
             "Move to the path in the header `Destination`.\n\n`Overwrite: F` replaces nothing.",
+        )
+        .parameters::<At>(),
+        Raw::new(
+            Route::method("PROPFIND", "/{*path}").status(207),
+            "Tell the properties of a file or directory (RFC 4918, section 9.1).\n\nWith `Depth: 1` also those of \
+             what is directly in it, with `infinity` of all below it, at most 10,000. The body, where there is one, \
+             is a `propfind`.",
+        )
+        .answers("application/xml")
+        .parameters::<At>(),
+        Raw::new(
+            Route::method("PROPPATCH", "/{*path}").status(207),
+            "Set and remove properties, all or none (RFC 4918, section 9.2).\n\nThe body is a `propertyupdate`. \
+             Properties are kept in an extended attribute of the file: at most 256 and 32 KiB of them, less where \
+             the file system takes less, which answers 507.",
+        )
+        .answers("application/xml")
+        .parameters::<At>(),
+        Raw::new(
+            Route::method("LOCK", "/{*path}"),
+            "Lock a file, or a directory with all that is in it (RFC 4918, section 9.10).\n\nThe body is a \
+             `lockinfo`; without one the lock that the header `If` names gets a new time. Who writes to what is \
+             locked names the token in `If`, or gets 423. A lock lasts 600 seconds unless `Timeout` says \
+             otherwise, 3600 at most, and not longer than the service runs.",
+        )
+        .answers("application/xml")
+        .parameters::<At>(),
+        Raw::new(
+            Route::method("UNLOCK", "/{*path}").status(204),
+            "Give up the lock in the header `Lock-Token`.",
         )
         .parameters::<At>(),
         Raw::new(
