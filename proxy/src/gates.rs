@@ -163,7 +163,16 @@ impl Visitor {
 
     /// Whether it could change something, or become something that could.
     fn is_unsafe(&self) -> bool {
-        self.upgrade || !matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
+        self.upgrade || !matches!(self.act(), "GET" | "HEAD" | "OPTIONS")
+    }
+
+    /// The method by what the request does: `files` extracts an archive when it is asked with GET,
+    /// which a link that only reads must not do, nor a page of another site.
+    fn act(&self) -> &str {
+        match self.service == "files" && query::names(&self.query, &["extract", "extract_file"]) {
+            true => "POST",
+            false => &self.method,
+        }
     }
 
     fn brought<'a>(
@@ -204,7 +213,7 @@ impl Visitor {
             container: self.container,
             service: self.service,
             instance: self.instance,
-            method: &self.method,
+            method: self.act(),
             path: &self.path,
             now,
         })?;

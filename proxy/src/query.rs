@@ -16,6 +16,14 @@ pub fn value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
     }
 }
 
+/// Whether one of these names is in the query, with or without a value, and however it is spelled.
+pub fn names(query: &str, names: &[&str]) -> bool {
+    query.split('&').any(|pair| {
+        let key = pair.split_once('=').map_or(pair, |(key, _)| key);
+        names.contains(&&*decode(key))
+    })
+}
+
 /// A value of a form (application/x-www-form-urlencoded).
 fn decode(value: &str) -> Cow<'_, str> {
     if !value.contains(['%', '+']) {
@@ -43,6 +51,19 @@ pub fn without(target: &str, names: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_found_however_they_are_spelled() {
+        for (query, found) in [
+            ("", false),
+            ("extract", true),
+            ("a=1&extract=x", true),
+            ("%65xtract=", true),
+            ("extracts&b=extract", false),
+        ] {
+            assert_eq!(names(query, &["extract"]), found, "{query}");
+        }
+    }
 
     #[test]
     fn values_are_read_once_or_not_at_all() {

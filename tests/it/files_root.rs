@@ -228,3 +228,67 @@ async fn a_webdav_client_keeps_properties_and_locks() {
     plain(&files, "DELETE", "/box").await.expect(200);
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_looked_into_and_extracted() {
+    let rig = Rig::start().await;
+    let files = Files::of(&rig).await;
+    files.write("/docs/a.txt", "aaa").await;
+    files.write("/docs/deep/b.txt", "bb").await;
+    let zip = plain(&files, "GET", "/docs?zip").await.expect(200).bytes;
+    files
+        .call(Method::PUT, "/w/docs.zip", |request| request.body(zip))
+        .await
+        .expect(201);
+    let listed = plain(&files, "GET", "/w/docs.zip?preview").await;
+    let listed = listed.expect(200).json();
+    let paths = each(&listed["entries"], "path");
+    assert_eq!(paths, ["a.txt", "deep/", "deep/b.txt"]);
+    assert_eq!(
+        (&listed["format"], &listed["total_size"]),
+        (&json!("zip"), &json!(5))
+    );
+    let view = plain(&files, "GET", "/w/docs.zip?view_file=&preview=deep/b.txt").await;
+    assert_eq!(view.expect(200).text(), "bb");
+
+    for (url, missing) in [
+        ("/w/docs.zip?extract=", None),
+        (
+            "/w/docs.zip?extract_file=&extract=a.txt&dest=part",
+            Some("/w/part/deep"),
+        ),
+    ] {
+        let begun = plain(&files, "GET", url).await.expect(200).json();
+        let id = begun["extraction_id"].as_str().expect("an id").to_owned();
+        let record = loop {
+            let history = plain(&files, "GET", "/?extraction_history=")
+                .await
+                .expect(200)
+                .json();
+            let all = history["history"].as_array().expect("a list");
+            if let Some(one) = all.iter().find(|one| one["id"] == *id) {
+                break one.clone();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        assert_eq!(record["status"], "completed", "{record}");
+        if let Some(missing) = missing {
+            plain(&files, "GET", missing).await.expect(404);
+        }
+    }
+    assert_eq!(
+        files.read("/w/docs/deep/b.txt").await.as_deref(),
+        Some("bb")
+    );
+    assert_eq!(files.read("/w/part/a.txt").await.as_deref(), Some("aaa"));
+    for url in ["/?extractions=", "/api/v1/extractions"] {
+        let active = plain(&files, "GET", url).await.expect(200).json();
+        assert_eq!(active["extractions"], json!([]));
+    }
+    refused_by_files(
+        plain(&files, "GET", "/w/docs.zip?extract=&dest=../out").await,
+        400,
+    );
+    refused_by_files(plain(&files, "GET", "/docs/a.txt?preview=").await, 400);
+    rig.stop().await;
+}

@@ -166,6 +166,18 @@ impl Contract {
             .map(|(_, _, row)| row)
     }
 
+    /// The row of an operation by its path in a document, where a selector stands behind a `?`.
+    pub fn documented(&self, namespace: &str, method: &str, path: &str) -> Option<&Row> {
+        let Some((path, selector)) = path.split_once('?') else {
+            return self.find(namespace, method, path);
+        };
+        self.rows_of(namespace).iter().find(|row| {
+            (row.method == method || row.also.iter().any(|also| also == method))
+                && row.selector.as_deref() == Some(selector)
+                && row.template.is(path)
+        })
+    }
+
     /// Judge a reply by the row it belongs to; replies outside of the contract are not judged.
     pub fn check(&self, namespace: &str, reply: &Reply<'_>) -> Result<Option<&Row>, Violation> {
         let Some(row) = self.find(namespace, reply.method, reply.path) else {

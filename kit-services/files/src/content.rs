@@ -385,6 +385,25 @@ pub fn respond_plain(method: &Method, text: String) -> Response {
     answer(StatusCode::OK, headers, body)
 }
 
+/// The bytes of a file that came out of something else, by its name. What a browser would run runs
+/// in no origin.
+pub fn respond_bytes(name: &[u8], bytes: Vec<u8>) -> Response {
+    let guess = mime_guess::from_path(crate::entry::lossy(name)).first_raw();
+    let mime = match guess {
+        Some(mime) if is_textual(mime) && is_text(&bytes, true) => format!("{mime}; charset=utf-8"),
+        Some(mime) => mime.to_owned(),
+        None if is_text(&bytes, true) => "text/plain; charset=utf-8".to_owned(),
+        None => "application/octet-stream".to_owned(),
+    };
+    let mut headers = plain();
+    if is_active(&mime) {
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
+    }
+    headers.insert(CONTENT_TYPE, header(&mime));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    answer(StatusCode::OK, headers, Body::from(bytes))
+}
+
 /// 412.
 pub fn precondition_failed(headers: HeaderMap) -> Response {
     let mut response = crate::refuse(

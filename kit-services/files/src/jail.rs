@@ -243,8 +243,8 @@ impl Place {
     }
 }
 
-/// Make a directory, or take the one that is there.
-fn make_directory(dir: BorrowedFd<'_>, name: &[u8], owner: Owner) -> Result<OwnedFd, Errno> {
+/// Make a directory, or take the one that is there; a link is none.
+pub fn make_directory(dir: BorrowedFd<'_>, name: &[u8], owner: Owner) -> Result<OwnedFd, Errno> {
     let made = match mkdirat(dir, name, DIRECTORY_MODE) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,

@@ -3,12 +3,12 @@
 //! Read in this order: [`path`] (what a request names), [`jail`] (how it is found without leaving
 //! the root), [`entry`] and [`listing`] (what is there), [`content`] (bytes out), [`upload`] and
 //! [`draft`] (bytes in), [`tree`] (removing, copying, moving), [`walk`] and [`search`] (finding),
-//! [`zip`] (packing), [`change`] (what the operations that change something do), [`dav`] (properties
+//! [`zip`] (packing), [`archive`] (unpacking), [`change`] (what the operations that change something do), [`dav`] (properties
 //! and locks), then [`ops`], where all of it meets HTTP. [`work`] bounds how much happens at a time.
 //!
 //! The service works with the rights of its process and does not know who calls: that is for the
 //! proxy to have decided. It knows no other service and keeps nothing between two requests but the
-//! descriptor of its root and the locks that clients hold.
+//! descriptor of its root, the locks that clients hold, and what was extracted last.
 
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use std::time::Instant;
 use axum::response::Response;
 use kit::{Fault, Wire};
 
+pub mod archive;
 pub mod change;
 pub mod conditions;
 pub mod content;
@@ -70,6 +71,7 @@ pub struct Inner {
     work: work::Work,
     writers: upload::Writers,
     locks: dav::lock::Locks,
+    extractions: archive::Jobs,
     /// Held while the properties of a file are changed.
     properties: Mutex<()>,
 }
@@ -96,13 +98,14 @@ impl Files {
             work: work::Work::default(),
             writers: upload::Writers::default(),
             locks: dav::lock::Locks::default(),
+            extractions: archive::Jobs::default(),
             properties: Mutex::new(()),
         }))
     }
 
-    /// Whether a lock is held, which a restart would forget.
+    /// Whether a lock is held or an archive extracted, which a restart would forget.
     pub fn is_busy(&self) -> bool {
-        !self.locks.is_empty(Instant::now())
+        !self.locks.is_empty(Instant::now()) || self.extractions.is_busy()
     }
 
     /// The path that the path of a URL names.

@@ -18,6 +18,7 @@ use tower::ServiceExt;
 
 use crate::{Config, Files, api};
 
+mod archives;
 mod changes;
 mod dav;
 mod jail;

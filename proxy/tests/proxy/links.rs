@@ -135,6 +135,18 @@ async fn a_link_is_limited_as_it_says() {
         .await;
         assert_eq!(heard.status.as_u16(), status, "{method} {path}");
     }
+    // The contract extracts archives with a GET; to a link it is the write that it is.
+    for (query, status) in [
+        ("preview", 200),
+        ("extract", 403),
+        ("extract=a", 403),
+        ("%65xtract=a", 403),
+        ("preview&extract_file=a", 403),
+    ] {
+        let target = format!("/docs/a.zip?{query}&hoody_link={token}");
+        let heard = ask(&rig, &web, "GET", &target, &[]).await;
+        assert_eq!(heard.status.as_u16(), status, "{query}");
+    }
     let expired = mint(&Link {
         expires: now(),
         ..link(&web)

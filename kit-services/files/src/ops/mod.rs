@@ -10,6 +10,7 @@ use kit::{Api, Wire};
 use crate::Files;
 
 pub mod api;
+pub mod archives;
 pub mod read;
 pub mod root;
 pub mod write;
@@ -38,12 +39,14 @@ pub fn api(files: &Files) -> Api {
     .op::<api::Operate>(files)
     .op::<api::Modify>(files)
     .op::<api::Delete>(files)
+    .op::<archives::ListExtractions>(files)
     .other_methods(rest.clone())
     .fallback(rest);
     for raw in read::raws(files)
         .into_iter()
         .chain(write::raws(files))
         .chain(root::raws())
+        .chain(archives::raws())
     {
         api = api.raw(raw);
     }

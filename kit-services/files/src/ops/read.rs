@@ -106,13 +106,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("at", "a history of files"),
     ("revision", "a history of files"),
     ("diff", "a history of files"),
-    ("extract", "extracting archives"),
-    ("extract_file", "extracting archives"),
-    ("extractions", "extracting archives"),
-    ("extraction_history", "extracting archives"),
-    ("preview", "looking into archives"),
-    ("contents", "looking into archives"),
-    ("view_file", "looking into archives"),
     ("downloads", "downloading from a URL"),
     ("download_history", "downloading from a URL"),
 ];
@@ -210,6 +203,9 @@ async fn try_answer(files: &Files, path: FilePath, request: &Parts) -> Result<Re
         if query.iter().any(|(name, _)| name == key) {
             return Err(absent(what));
         }
+    }
+    if let Some(response) = super::archives::answer(files, &path, request, &query).await? {
+        return Ok(response);
     }
     let read: Read = parse(query)?;
     no_backend(read.backend.as_deref())?;
@@ -460,7 +456,7 @@ fn parse(query: Vec<(String, String)>) -> Result<Read, Fault> {
     })
 }
 
-fn json(reply: &impl Serialize) -> Response {
+pub fn json(reply: &impl Serialize) -> Response {
     let value = serde_json::to_value(reply).expect("replies are plain JSON");
     kit::http::json(StatusCode::OK, &value)
 }

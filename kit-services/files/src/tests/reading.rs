@@ -272,15 +272,7 @@ async fn views_of_a_file_are_selected_by_the_query() {
     rig.get("/small.txt?content-type=a/b%0d%0ax:y")
         .await
         .is(400);
-    for absent in [
-        "backend=x",
-        "revision=1",
-        "history",
-        "thumbnail",
-        "preview",
-        "type=s3",
-        "extract",
-    ] {
+    for absent in ["backend=x", "revision=1", "history", "thumbnail", "type=s3"] {
         rig.get(&format!("/small.txt?{absent}")).await.is(501);
     }
     rig.get("/?download=http://example.org/x").await.is(501);
