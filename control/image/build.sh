@@ -12,7 +12,7 @@ readonly ALIAS=debian-13
 readonly MIRROR=http://deb.debian.org/debian
 readonly PACKAGES=systemd,systemd-sysv,dbus,libpam-systemd,sudo,ca-certificates,procps,iproute2,iputils-ping,\
 bash,bash-completion,coreutils,curl,wget,git,python3,nano,less,vim-tiny,sqlite3,jq,ripgrep,tmux,cron,\
-openssh-server,openssh-client,nftables,libnss-myhostname,fuse3,bubblewrap,apt,init,man-db,file,xz-utils,\
+openssh-server,openssh-client,nftables,libnss-myhostname,fuse3,rclone,bubblewrap,apt,init,man-db,file,xz-utils,\
 zstd,unzip,rsync,lsof,psmisc,netbase,locales
 
 say() { printf 'image: %s\n' "$*"; }

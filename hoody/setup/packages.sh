@@ -20,8 +20,8 @@ die() { printf 'packages: %s\n' "$*" >&2; exit 1; }
 
 BUILD="gcc g++ clang mold cmake pkg-config make git curl ca-certificates"
 ENGINE="incus-base dnsmasq-base btrfs-progs nftables uidmap mmdebstrap zstd jq iproute2 python3 curl bubblewrap"
-CHECK="litmus pebble sslscan curl python3 bubblewrap"
-TEST="nginx-light openssl bubblewrap chromium libnss3-tools default-jre-headless curl nghttp2-client bind9-dnsutils knot"
+CHECK="litmus pebble sslscan curl python3 bubblewrap rclone fuse3 python3-pyftpdlib"
+TEST="nginx-light openssl bubblewrap rclone fuse3 chromium libnss3-tools default-jre-headless curl nghttp2-client bind9-dnsutils knot"
 BENCH="nginx-light haproxy caddy wrk nghttp2-client openssl util-linux knot nsd dnsperf python3-terminado"
 
 wanted=

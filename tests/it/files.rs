@@ -428,7 +428,12 @@ async fn the_service_says_which_it_is() {
             .await,
         404,
     );
-    refused_by_files(files.get("/a.txt?type=ftp&server=elsewhere").await, 501);
+    refused_by_files(
+        files
+            .get("/a.txt?type=git&url=https://elsewhere.test/x")
+            .await,
+        501,
+    );
     // the terminal's error shape is another
     let other = files
         .rig

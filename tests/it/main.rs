@@ -14,6 +14,7 @@ mod env;
 mod events;
 mod exec;
 mod files;
+mod files_remote;
 mod files_root;
 mod logs;
 mod mcp;

@@ -164,32 +164,15 @@ impl Content {
         asked: &HeaderMap,
         manner: &Manner,
     ) -> Response {
-        let mut headers = HeaderMap::new();
-        if let Some(validator) = &self.validator {
-            validator.write(&mut headers);
-        }
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        match weigh(asked, self.validator.as_ref(), true) {
-            Verdict::Proceed => {}
-            Verdict::NotModified => {
-                return answer(StatusCode::NOT_MODIFIED, headers, Body::empty());
-            }
-            Verdict::Failed => return precondition_failed(headers),
-        }
         let mime = manner
             .content_type
             .clone()
             .unwrap_or_else(|| self.content_type());
-        if is_active(&mime) {
-            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
-        }
-        if let Ok(mime) = HeaderValue::from_str(&mime) {
-            headers.insert(CONTENT_TYPE, mime);
-        }
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if manner.attachment {
-            headers.insert(CONTENT_DISPOSITION, attachment(self.path.name()));
-        }
+        let begun = begin(&self.path, &mime, self.validator.as_ref(), asked, manner);
+        let mut headers = match begun {
+            Ok(headers) => headers,
+            Err(response) => return *response,
+        };
         let Some(len) = self.len else {
             let body = if method == Method::HEAD {
                 Body::empty()
@@ -371,6 +354,44 @@ impl Content {
             None => "application/octet-stream".to_owned(),
         }
     }
+}
+
+/// The headers of an answer that sends a file, or the answer itself where the conditions of the
+/// request say that nothing is sent.
+pub fn begin(
+    path: &FilePath,
+    mime: &str,
+    validator: Option<&Validator>,
+    asked: &HeaderMap,
+    manner: &Manner,
+) -> Result<HeaderMap, Box<Response>> {
+    let mut headers = HeaderMap::new();
+    if let Some(validator) = validator {
+        validator.write(&mut headers);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    match weigh(asked, validator, true) {
+        Verdict::Proceed => {}
+        Verdict::NotModified => {
+            return Err(Box::new(answer(
+                StatusCode::NOT_MODIFIED,
+                headers,
+                Body::empty(),
+            )));
+        }
+        Verdict::Failed => return Err(Box::new(precondition_failed(headers))),
+    }
+    if is_active(mime) {
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
+    }
+    if let Ok(mime) = HeaderValue::from_str(mime) {
+        headers.insert(CONTENT_TYPE, mime);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if manner.attachment {
+        headers.insert(CONTENT_DISPOSITION, attachment(path.name()));
+    }
+    Ok(headers)
 }
 
 /// A short answer in plain text.

@@ -3,12 +3,14 @@
 //! Read in this order: [`path`] (what a request names), [`jail`] (how it is found without leaving
 //! the root), [`entry`] and [`listing`] (what is there), [`content`] (bytes out), [`upload`] and
 //! [`draft`] (bytes in), [`tree`] (removing, copying, moving), [`walk`] and [`search`] (finding),
-//! [`zip`] (packing), [`archive`] (unpacking), [`change`] (what the operations that change something do), [`dav`] (properties
-//! and locks), then [`ops`], where all of it meets HTTP. [`work`] bounds how much happens at a time.
+//! [`zip`] (packing), [`archive`] (unpacking), [`change`] (what the operations that change something
+//! do), [`dav`] (properties and locks), [`remote`] (servers elsewhere), then [`ops`], where all of it
+//! meets HTTP. [`work`] bounds how much happens at a time.
 //!
 //! The service works with the rights of its process and does not know who calls: that is for the
 //! proxy to have decided. It knows no other service and keeps nothing between two requests but the
-//! descriptor of its root, the locks that clients hold, and what was extracted last.
+//! descriptor of its root, the locks that clients hold, what was extracted last, and what [`remote`]
+//! has connected.
 
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -31,6 +33,7 @@ pub mod lines;
 pub mod listing;
 pub mod ops;
 pub mod path;
+pub mod remote;
 pub mod search;
 pub mod tree;
 pub mod upload;
@@ -54,6 +57,8 @@ pub struct Config {
     pub root: PathBuf,
     /// The home of the ordinary user, which a path may begin with as `~`.
     pub home: PathBuf,
+    /// Where connections to other servers are kept.
+    pub remote: remote::Config,
     /// The page that browsers get instead of a listing.
     pub page: Option<fn() -> Response>,
 }
@@ -68,6 +73,7 @@ pub struct Inner {
     root: Root,
     home: FilePath,
     page: Option<fn() -> Response>,
+    remote: remote::Remote,
     work: work::Work,
     writers: upload::Writers,
     locks: dav::lock::Locks,
@@ -95,6 +101,7 @@ impl Files {
             root: Root::new(config.root),
             home: home.unwrap_or_else(|_| FilePath::root()),
             page: config.page,
+            remote: remote::Remote::new(config.remote),
             work: work::Work::default(),
             writers: upload::Writers::default(),
             locks: dav::lock::Locks::default(),

@@ -23,6 +23,7 @@ mod changes;
 mod dav;
 mod jail;
 mod reading;
+mod remote;
 mod searching;
 mod transfer;
 
@@ -153,6 +154,12 @@ fn serve(root: &Path) -> Router {
     let config = Config {
         root: root.to_owned(),
         home: root.join("home/user"),
+        remote: crate::remote::Config {
+            state: root.join(".state/files"),
+            mounts: root.join("hoody/mounts"),
+            jailed: true,
+            home: root.join("home/user"),
+        },
         page: Some(page),
     };
     api(&Files::new(config)).router()

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use schemars::generate::{Contract, SchemaSettings};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
@@ -55,18 +56,18 @@ type Run =
 /// A schema made when first asked for: a kit that is idle holds none.
 struct Lazy {
     cell: OnceLock<Value>,
-    make: fn() -> Value,
+    make: Box<dyn Fn() -> Value + Send + Sync>,
 }
 
 impl Lazy {
-    fn new(make: fn() -> Value) -> Self {
+    fn new(make: impl Fn() -> Value + Send + Sync + 'static) -> Self {
         Lazy {
             cell: OnceLock::new(),
-            make,
+            make: Box::new(make),
         }
     }
     fn get(&self) -> &Value {
-        self.cell.get_or_init(self.make)
+        self.cell.get_or_init(&self.make)
     }
 }
 
@@ -267,6 +268,29 @@ impl Api {
         self.ops.push(erased::<O>(service));
         self
     }
+    /// Add an operation whose parameters come from a table instead of a struct: one of a family that
+    /// differ in nothing else. `input` is their JSON Schema, with the reference text of the operation.
+    #[must_use]
+    pub fn tabled<R: Serialize + JsonSchema + Send + 'static>(
+        mut self,
+        route: Route,
+        input: impl Fn() -> Value + Send + Sync + 'static,
+        run: impl Fn(Map<String, Value>, Call) -> BoxFuture<'static, Result<R, Fault>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.ops.push(Arc::new(Op {
+            route,
+            input: Lazy::new(input),
+            reply: Lazy::new(written::<R>),
+            call: Box::new(move |arguments, call| {
+                let done = run(arguments, call);
+                async move { reply(done.await?) }.boxed()
+            }),
+        }));
+        self
+    }
     /// Add an operation that is a tool and has no route of its own: bytes that a raw route takes or
     /// gives, as JSON for an agent.
     #[must_use]
@@ -334,13 +358,16 @@ fn erased<O: Operation>(service: &O::Service) -> Arc<Op> {
             let service = service.clone();
             async move {
                 let operation: O = parse(arguments)?;
-                let reply = operation.run(service, call).await?;
-                serde_json::to_value(reply).map_err(|error| {
-                    Fault::internal(format!("the reply could not be written as JSON: {error}"))
-                })
+                reply(operation.run(service, call).await?)
             }
             .boxed()
         }),
+    })
+}
+
+fn reply(reply: impl Serialize) -> Result<Value, Fault> {
+    serde_json::to_value(reply).map_err(|error| {
+        Fault::internal(format!("the reply could not be written as JSON: {error}"))
     })
 }
 

@@ -32,7 +32,7 @@ pub const SERVICES: &[Entry] = &[
         slug: "files",
         api: files,
         page: false, // it shares `/` with listings
-        wanted: |_| false,
+        wanted: |settings| files::remote::Remote::wants_to_run(&settings.state.join("files")),
     },
     Entry {
         slug: "sqlite",
@@ -71,6 +71,12 @@ fn files(settings: &Settings) -> Api {
     let files = files::Files::new(files::Config {
         root: settings.root.clone(),
         home: settings.home.clone(),
+        remote: files::remote::Config {
+            state: settings.state.join("files"),
+            mounts: settings.root.join("hoody/mounts"),
+            jailed: settings.root.as_os_str() != "/",
+            home: settings.home.clone(),
+        },
         page: Some(|| PAGES.index("files")),
     });
     files::api(&files).busy(move || files.is_busy())

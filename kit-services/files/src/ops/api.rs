@@ -15,17 +15,43 @@ use crate::entry::FileStat;
 use crate::jail::Links;
 use crate::listing::{Order, Sort};
 use crate::path::FilePath;
+use crate::remote::place::Place;
 use crate::search;
 use crate::users;
 use crate::walk::Bounds;
 use crate::work::Wanted;
 
-/// What all of them answer to `backend`.
-pub fn no_backend(backend: Option<&str>) -> Result<(), Fault> {
-    match backend.filter(|backend| !backend.is_empty()) {
-        None => Ok(()),
-        Some(_) => Err(super::read::absent("remote backends")),
+/// The place on a backend that a call names, where it names one.
+async fn place(
+    files: &Files,
+    backend: Option<&str>,
+    path: &FilePath,
+) -> Result<Option<Place>, Fault> {
+    match backend.filter(|id| !id.is_empty()) {
+        Some(id) => files.remote.place(id, path.clone()).await,
+        None => Ok(None),
     }
+}
+
+async fn transfer(
+    files: &Files,
+    from: Place,
+    to: FilePath,
+    keep: bool,
+    overwrite: bool,
+) -> Result<Enveloped, Fault> {
+    let done = Done {
+        success: true,
+        source: Some(from.path.to_string()),
+        destination: Some(to.to_string()),
+        ..Done::default()
+    };
+    let to = Place {
+        path: to,
+        ..from.clone()
+    };
+    files.remote.transfer(&from, &to, keep, overwrite).await?;
+    Ok(Enveloped::new(if keep { "Copied" } else { "Moved" }, done))
 }
 
 /// The path of a call, byte for byte where the call came over HTTP.
@@ -593,7 +619,7 @@ pub struct Operate {
     extract: Option<String>,
     /// Not available: nothing is downloaded by this service.
     download_from: Option<String>,
-    /// Not available: there are no remote backends.
+    /// Do it on this backend instead.
     backend: Option<String>,
 }
 
@@ -613,7 +639,6 @@ impl Operation for Operate {
     type Service = Files;
     type Reply = Enveloped;
     async fn run(self, files: Files, call: Call) -> Result<Enveloped, Fault> {
-        no_backend(self.backend.as_deref())?;
         if self.extract.is_some() {
             return Err(super::read::absent("extracting archives"));
         }
@@ -622,6 +647,25 @@ impl Operation for Operate {
         }
         let path = asked(&files, Self::ROUTE, &call, &self.path)?;
         let owner = self.owner.as_deref();
+        if let Some(place) = place(&files, self.backend.as_deref(), &path).await? {
+            return match (self.mkdir, self.move_to, self.copy_to) {
+                (true, None, None) => {
+                    files.remote.make_directory(&place).await?;
+                    Ok(Enveloped::new("Directory created", Done::at(&path)))
+                }
+                (false, Some(to), None) => {
+                    let to = named(&files, &call, "move_to", &to)?;
+                    transfer(&files, place, to, false, self.overwrite).await
+                }
+                (false, None, Some(to)) => {
+                    let to = named(&files, &call, "copy_to", &to)?;
+                    transfer(&files, place, to, true, self.overwrite).await
+                }
+                _ => Err(Fault::bad_request(
+                    "say what to do with one of mkdir, move_to, copy_to",
+                )),
+            };
+        }
         match (self.mkdir, self.move_to, self.copy_to) {
             (true, None, None) => {
                 let owner = users::owner(&files.root, owner)?;
@@ -682,7 +726,7 @@ pub struct Modify {
     move_to: Option<String>,
     /// Give it this name in its directory.
     name: Option<String>,
-    /// Not available: there are no remote backends.
+    /// Do it on this backend instead.
     backend: Option<String>,
 }
 
@@ -693,8 +737,19 @@ impl Operation for Modify {
     type Service = Files;
     type Reply = Enveloped;
     async fn run(self, files: Files, call: Call) -> Result<Enveloped, Fault> {
-        no_backend(self.backend.as_deref())?;
         let path = asked(&files, Self::ROUTE, &call, &self.path)?;
+        if let Some(place) = place(&files, self.backend.as_deref(), &path).await? {
+            let to = match (self.chmod, self.chown, self.move_to, self.name) {
+                (None, None, Some(to), None) => named(&files, &call, "move_to", &to)?,
+                (None, None, None, Some(name)) => change::renamed(&path, &name)?,
+                _ => {
+                    return Err(Fault::bad_request(
+                        "permissions and owners are not supported with remote backends; move_to and name are",
+                    ));
+                }
+            };
+            return transfer(&files, place, to, false, false).await;
+        }
         match (self.chmod, self.chown, self.move_to, self.name) {
             (Some(mode), None, None, None) => Ok(Enveloped::new(
                 "Permissions changed",
@@ -731,7 +786,7 @@ impl Operation for Modify {
 pub struct Delete {
     /// Absolute path; `~` at its beginning is the home directory.
     path: String,
-    /// Not available: there are no remote backends.
+    /// Do it on this backend instead.
     backend: Option<String>,
 }
 
@@ -781,8 +836,14 @@ impl Operation for Delete {
     type Service = Files;
     type Reply = Removed;
     async fn run(self, files: Files, call: Call) -> Result<Removed, Fault> {
-        no_backend(self.backend.as_deref())?;
         let path = asked(&files, Self::ROUTE, &call, &self.path)?;
+        if let Some(place) = place(&files, self.backend.as_deref(), &path).await? {
+            files.remote.remove(&place).await?;
+            return Ok(Removed {
+                success: true,
+                message: format!("Removed {path}"),
+            });
+        }
         remove(&files, &call.headers, path).await
     }
 }

@@ -14,6 +14,20 @@ use crate::archive::{self, ExtractionHistory, ExtractionResult, Extractions, Pre
 use crate::content::respond_bytes;
 use crate::path::FilePath;
 
+/// Whether a request asks about an archive.
+pub fn asks(query: &[(String, String)]) -> bool {
+    const KEYS: [&str; 7] = [
+        "extract",
+        "extract_file",
+        "preview",
+        "contents",
+        "view_file",
+        "extractions",
+        "extraction_history",
+    ];
+    KEYS.iter().any(|key| value(query, key).is_some())
+}
+
 /// Answer a GET that asks about an archive; none where it does not.
 pub async fn answer(
     files: &Files,

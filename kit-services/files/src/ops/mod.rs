@@ -12,6 +12,7 @@ use crate::Files;
 pub mod api;
 pub mod archives;
 pub mod read;
+pub mod remote;
 pub mod root;
 pub mod write;
 
@@ -42,6 +43,7 @@ pub fn api(files: &Files) -> Api {
     .op::<archives::ListExtractions>(files)
     .other_methods(rest.clone())
     .fallback(rest);
+    api = remote::add(api, files);
     for raw in read::raws(files)
         .into_iter()
         .chain(write::raws(files))

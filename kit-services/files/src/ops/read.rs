@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::api::{self, no_backend, within};
+use super::api::{self, within};
 use crate::Files;
 use crate::content::{Content, Manner, respond_plain};
 use crate::entry::FileStat;
@@ -22,6 +22,8 @@ use crate::jail::Links;
 use crate::lines::{Found, Lines, LinesError};
 use crate::listing::{self, DirectoryListing, Order, PAGE, Sort, Wish};
 use crate::path::FilePath;
+use crate::remote::access::Words;
+use crate::remote::place::Place;
 use crate::search;
 use crate::work::Wanted;
 use crate::zip;
@@ -91,7 +93,7 @@ pub struct Read {
     pub q: Option<String>,
     /// Send a directory as a zip archive.
     pub zip: Option<String>,
-    /// Not available: there are no remote backends.
+    /// Read from this backend instead.
     pub backend: Option<String>,
 }
 
@@ -100,7 +102,6 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Read).to
 /// Keys of the interface that select what this service does not do. They are refused, since an
 /// answer that passes over them would be another than was asked for.
 const ABSENT: &[(&str, &str)] = &[
-    ("type", "reading from remote servers"),
     ("thumbnail", "image processing"),
     ("history", "a history of files"),
     ("at", "a history of files"),
@@ -204,11 +205,23 @@ async fn try_answer(files: &Files, path: FilePath, request: &Parts) -> Result<Re
             return Err(absent(what));
         }
     }
-    if let Some(response) = super::archives::answer(files, &path, request, &query).await? {
-        return Ok(response);
+    let place = elsewhere(files, &query, path.clone()).await?;
+    match &place {
+        Some(_) if super::archives::asks(&query) => {
+            return Err(absent("looking into an archive on another server"));
+        }
+        Some(_) => {}
+        None => {
+            let answer = super::archives::answer(files, &path, request, &query);
+            if let Some(response) = answer.await? {
+                return Ok(response);
+            }
+        }
     }
     let read: Read = parse(query)?;
-    no_backend(read.backend.as_deref())?;
+    if let Some(place) = place {
+        return remote(files, &place, &read, request).await;
+    }
     let (service, at) = (files.clone(), path.clone());
     if read.stat {
         let stat = files
@@ -252,6 +265,60 @@ async fn try_answer(files: &Files, path: FilePath, request: &Parts) -> Result<Re
     file(files, path, &read, request).await
 }
 
+/// The place on another server that a request names, where it names one: a backend by its id, or a
+/// type with a server and what opens it.
+pub async fn elsewhere(
+    files: &Files,
+    query: &[(String, String)],
+    path: FilePath,
+) -> Result<Option<Place>, Fault> {
+    let word = |name: &str| super::write::value(query, name).filter(|value| !value.is_empty());
+    match (word("backend"), word("type")) {
+        (None, None) => Ok(None),
+        (Some(id), None) => files.remote.place(id, path).await,
+        (None, Some(kind)) => Ok(Some(files.remote.access(kind, &Words(query), path).await?)),
+        (Some(_), Some(_)) => Err(Fault::bad_request(
+            "name a server by `backend` or by `type`, not both",
+        )),
+    }
+}
+
+async fn remote(
+    files: &Files,
+    place: &Place,
+    read: &Read,
+    request: &Parts,
+) -> Result<Response, Fault> {
+    for (given, name) in [
+        (read.sha256 || read.hash, "sha256"),
+        (read.base64, "base64"),
+        (read.lines.is_some(), "lines"),
+        (read.grep.is_some(), "grep"),
+        (read.glob.is_some(), "glob"),
+        (read.zip.is_some(), "zip"),
+        (read.q.is_some(), "q"),
+    ] {
+        if given {
+            return Err(Fault::bad_request(format!(
+                "`{name}` is not supported with remote backends; mount the backend, or copy the file here"
+            )));
+        }
+    }
+    let item = files.remote.look(place).await?;
+    if read.stat {
+        return Ok(json(&item.stat(&place.path)));
+    }
+    if item.directory {
+        let listing = files.remote.list(place, read.wish()?).await?;
+        return Ok(vary(listed(&listing, read)));
+    }
+    let manner = read.manner()?;
+    files
+        .remote
+        .send(place, &item, &request.method, &request.headers, &manner)
+        .await
+}
+
 async fn directory(
     files: &Files,
     path: FilePath,
@@ -288,17 +355,7 @@ async fn directory(
     if let Some(page) = files.page.filter(|_| plain && wants_page(&request.headers)) {
         return Ok(vary(page()));
     }
-    let sort = read.sort.unwrap_or(Sort::Name);
-    let wish = Wish {
-        sort,
-        order: read.order.unwrap_or(if sort == Sort::Mtime {
-            Order::Desc
-        } else {
-            Order::Asc
-        }),
-        offset: within("offset", read.offset, 0, OFFSET)? as usize,
-        limit: within("limit", read.limit, PAGE as u64, PAGE as u64)? as usize,
-    };
+    let wish = read.wish()?;
     let listing = files
         .work
         .short(move || listing::of(&service, &path, wish))
@@ -344,16 +401,7 @@ async fn file(
     if let Some(lines) = lines {
         return some_lines(files, content, lines, method).await;
     }
-    let content_type = read.content_type.clone().filter(|text| !text.is_empty());
-    if let Some(mime) = &content_type
-        && !is_mime(mime)
-    {
-        return Err(Fault::bad_request(format!("`{mime}` is no content type")));
-    }
-    let manner = Manner {
-        attachment: read.download.is_some(),
-        content_type,
-    };
+    let manner = read.manner()?;
     Ok(content.respond(files, method, &request.headers, &manner))
 }
 
@@ -418,6 +466,31 @@ async fn some_lines(
 }
 
 impl Read {
+    fn wish(&self) -> Result<Wish, Fault> {
+        let sort = self.sort.unwrap_or(Sort::Name);
+        Ok(Wish {
+            sort,
+            order: self.order.unwrap_or(if sort == Sort::Mtime {
+                Order::Desc
+            } else {
+                Order::Asc
+            }),
+            offset: within("offset", self.offset, 0, OFFSET)? as usize,
+            limit: within("limit", self.limit, PAGE as u64, PAGE as u64)? as usize,
+        })
+    }
+    fn manner(&self) -> Result<Manner, Fault> {
+        let content_type = self.content_type.clone().filter(|text| !text.is_empty());
+        if let Some(mime) = &content_type
+            && !is_mime(mime)
+        {
+            return Err(Fault::bad_request(format!("`{mime}` is no content type")));
+        }
+        Ok(Manner {
+            attachment: self.download.is_some(),
+            content_type,
+        })
+    }
     fn grep(&self, pattern: &str) -> api::Grep {
         api::Grep {
             path: String::new(),

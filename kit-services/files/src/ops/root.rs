@@ -26,6 +26,7 @@ use crate::users;
 
 /// Where the operations of the service are; nothing below it is a path of the file system.
 const INTERFACE: &str = "/api/v1/";
+const BACKENDS: &str = "/api/v1/backends/";
 const FILES: &str = "/api/v1/files";
 /// Methods that a path has.
 const METHODS: &str =
@@ -41,6 +42,10 @@ pub async fn answer(files: Files, request: Request) -> Response {
     let answer = match path.strip_prefix(FILES) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
             below(&files, rest, parts, body).await
+        }
+        // types that the packaged rclone does not have, or that nobody has heard of
+        _ if path.starts_with(BACKENDS) && parts.method == Method::POST => {
+            connect(&files, &path[BACKENDS.len()..], body).await
         }
         _ if path.starts_with(INTERFACE) => Err(Fault::not_found(format!(
             "no operation {} {path}; the operations are listed in {FILES}/openapi.json",
@@ -77,6 +82,19 @@ async fn below(files: &Files, rest: &str, parts: Parts, body: Body) -> Result<Re
     }
 }
 
+async fn connect(files: &Files, slug: &str, body: Body) -> Result<Response, Fault> {
+    let bytes = axum::body::to_bytes(body, PATCH_BYTES).await.map_err(|_| {
+        Fault::too_large(format!(
+            "the JSON body is larger than {PATCH_BYTES} bytes, or broke off"
+        ))
+    })?;
+    let given = serde_json::from_slice(&bytes)
+        .map_err(|error| Fault::bad_request(format!("the body is no JSON object: {error}")))?;
+    let done = super::remote::connect(files, slug, given).await?;
+    let value = serde_json::to_value(done).expect("replies are plain JSON");
+    Ok(kit::http::json(StatusCode::OK, &value))
+}
+
 async fn direct(files: &Files, url: &str, parts: Parts, body: Body) -> Result<Response, Fault> {
     let path = files.path_of_url(url)?;
     match parts.method.as_str() {
@@ -103,7 +121,9 @@ async fn direct(files: &Files, url: &str, parts: Parts, body: Body) -> Result<Re
 
 async fn put(files: &Files, path: FilePath, parts: Parts, body: Body) -> Result<Response, Fault> {
     let query = kit::arguments::query_all(parts.uri.query().unwrap_or_default());
-    if write::flag(&query, "touch") {
+    if let Some(place) = read::elsewhere(files, &query, path.clone()).await? {
+        files.remote.write(&place, body).await?;
+    } else if write::flag(&query, "touch") {
         let owner = users::owner(&files.root, write::value(&query, "owner"))?;
         let service = files.clone();
         files
@@ -455,9 +475,85 @@ struct Zip {
     directory: String,
 }
 
+/// Where a file is on an SSH server.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code)] // documentation
+struct OverSsh {
+    /// Absolute path there.
+    path: String,
+    /// `host` or `host:port`.
+    server: String,
+    user: String,
+    /// Password, in base64. Either it or `key` must be given.
+    pass: Option<String>,
+    /// Private key (PEM), in base64.
+    key: Option<String>,
+    /// What opens the key, in base64.
+    passphrase: Option<String>,
+}
+
+/// Where a file is on an FTP server.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code)] // documentation
+struct OverFtp {
+    /// Absolute path there.
+    path: String,
+    /// `host` or `host:port`.
+    server: String,
+    /// `anonymous` by default.
+    user: Option<String>,
+    pass: Option<String>,
+    /// Turn to TLS at the beginning (explicit TLS).
+    #[schemars(extend("default" = false))]
+    ftp_secure: Option<bool>,
+    /// Always passive mode.
+    #[schemars(extend("default" = true))]
+    ftp_passive: Option<bool>,
+}
+
+/// Where a file is on a WebDAV server.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code)] // documentation
+struct OverWebdav {
+    /// Path below `webdav_path`.
+    path: String,
+    /// `host`, `host:port` or a URL; HTTPS where it does not say.
+    server: String,
+    user: Option<String>,
+    pass: Option<String>,
+    /// Path on the server that paths are below.
+    #[schemars(extend("default" = "/"))]
+    webdav_path: Option<String>,
+}
+
 /// What is served at `/{path}`, for the document.
 pub fn raws() -> Vec<Raw> {
     vec![
+        Raw::new(
+            Route::get("/{*path}").selected_by("type=ssh").named("accessViaSSH").cli("files access ssh"),
+            "Send a file, or list a directory, of an SSH server.\n\nWhat opens it is used for this request \
+             and not kept. The key of the server's host is not checked: for one whose key is to be checked, connect a backend of \
+             the type sftp with `known_hosts_file`.",
+        )
+        .parameters::<OverSsh>(),
+        Raw::new(
+            Route::put("/{*path}").selected_by("type=ssh").status(201).named("uploadViaSSH").cli("files access ssh-upload"),
+            "Write a file of an SSH server.\n\nThe body is the content. Directories above it are made where \
+             they are missing.",
+        )
+        .parameters::<OverSsh>(),
+        Raw::new(
+            Route::get("/{*path}").selected_by("type=ftp").named("accessViaFTP").cli("files access ftp"),
+            "Send a file, or list a directory, of an FTP server.\n\nWhat opens it is used for this request \
+             and not kept.",
+        )
+        .parameters::<OverFtp>(),
+        Raw::new(
+            Route::get("/{*path}").selected_by("type=webdav").named("accessViaWebDAV").cli("files access webdav"),
+            "Send a file, or list a directory, of a WebDAV server.\n\nWhat opens it is used for this request \
+             and not kept.",
+        )
+        .parameters::<OverWebdav>(),
         Raw::new(
             Route::get("/{*path}").named("listDirectory").cli("files dir"),
             "List a directory or send a file.\n\nA browser gets a page for a directory, everyone else JSON.",

@@ -10,7 +10,6 @@ use kit::{Fault, Raw, Route};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::api::no_backend;
 use crate::Files;
 use crate::path::FilePath;
 use crate::upload::{self, Wish, Written};
@@ -30,7 +29,7 @@ struct Put {
     owner: Option<String>,
     /// Answer only when the file is on the disk.
     fsync: bool,
-    /// Not available: there are no remote backends.
+    /// Write to this backend instead; `append`, `owner` and `fsync` are not for those.
     backend: Option<String>,
 }
 
@@ -112,6 +111,30 @@ pub async fn answer(
     body: Body,
     append: bool,
 ) -> Response {
+    let query = kit::arguments::query_all(request.uri.query().unwrap_or_default());
+    match super::read::elsewhere(files, &query, path.clone()).await {
+        Err(fault) => return crate::refuse(&fault),
+        Ok(Some(_)) if append || flag(&query, "append") => {
+            return crate::refuse(&Fault::bad_request(
+                "`append` is not supported with remote backends",
+            ));
+        }
+        Ok(Some(place)) => {
+            return match files.remote.write(&place, body).await {
+                Ok(item) => {
+                    let wrote = Wrote {
+                        success: true,
+                        path: path.to_string(),
+                        new_size: item.size,
+                    };
+                    let value = serde_json::to_value(wrote).expect("replies are plain JSON");
+                    kit::http::json(StatusCode::OK, &value)
+                }
+                Err(fault) => crate::refuse(&fault),
+            };
+        }
+        Ok(None) => {}
+    }
     match write(files, &path, request, body, append).await {
         Ok(written) => {
             let wrote = Wrote {
@@ -137,10 +160,6 @@ pub async fn write(
     append: bool,
 ) -> Result<Written, Fault> {
     let query = kit::arguments::query_all(request.uri.query().unwrap_or_default());
-    no_backend(value(&query, "backend"))?;
-    if query.iter().any(|(name, _)| name == "type") {
-        return Err(super::read::absent("writing to remote servers"));
-    }
     let wish = Wish {
         owner: users::owner(&files.root, value(&query, "owner"))?,
         fsync: flag(&query, "fsync"),
