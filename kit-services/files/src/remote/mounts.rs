@@ -138,7 +138,7 @@ pub struct Mount {
     pub label: Option<String>,
     /// In milliseconds since 1970.
     pub created_at: u64,
-    /// `mounted`, or `failed` where it could not be made again.
+    /// `mounting` until it has been made again, then `mounted`, or `failed` where it could not be.
     #[serde(default)]
     pub status: Status,
     #[serde(default)]
@@ -148,6 +148,8 @@ pub struct Mount {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// It was mounted by a service that is gone, and is about to be again.
+    Mounting,
     Mounted,
     #[default]
     Failed,
@@ -424,6 +426,9 @@ pub fn load(state: &Path) -> Vec<Mount> {
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default();
     mounts.truncate(MOUNTS);
+    for mount in &mut mounts {
+        mount.status = Status::Mounting;
+    }
     mounts
 }
 
@@ -463,6 +468,18 @@ mod tests {
         ] {
             assert!(name_of(evil).is_err(), "{evil}");
         }
+    }
+
+    #[test]
+    fn what_another_service_mounted_is_yet_to_be_mounted() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(load(state.path()).is_empty());
+        let kept = json!([{ "id": "mount-1", "backend_id": "b-1", "mount_path": "/hoody/mounts/b",
+            "label": null, "created_at": 1, "status": "mounted" }]);
+        std::fs::write(file(state.path()), kept.to_string()).unwrap();
+        assert_eq!(load(state.path())[0].status, Status::Mounting);
+        std::fs::write(file(state.path()), "[{").unwrap();
+        assert!(load(state.path()).is_empty());
     }
 
     #[test]

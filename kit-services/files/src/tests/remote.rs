@@ -513,6 +513,20 @@ async fn a_mount_is_a_directory_and_comes_back() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{one}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // and so does the next rclone, where one is killed
+    let killed = daemons(&rig);
+    assert!(!killed.is_empty());
+    for pid in killed {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    while tokio::task::block_in_place(|| rig.at("/hoody/mounts/dav/deep").exists()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let begun = Instant::now();
+    while !tokio::task::block_in_place(|| rig.at("/hoody/mounts/dav/deep").exists()) {
+        assert!(begun.elapsed() < Duration::from_secs(40), "mounted again");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     send(&next, "DELETE", &url, &[], Body::empty())
         .await
         .is(200);
@@ -521,4 +535,21 @@ async fn a_mount_is_a_directory_and_comes_back() {
         .await
         .refused(404);
     rig.intact();
+}
+
+/// The processes of rclone that keep their state below the root of this rig.
+fn daemons(rig: &Rig) -> Vec<rustix::process::Pid> {
+    let state = rig.at(".state/files").into_os_string();
+    let ours = |entry: &fs::DirEntry| {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let named = [b"HOME=", state.as_bytes()].concat();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == named)
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten().filter(ours);
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(rustix::process::Pid::from_raw)
+        .collect()
 }
