@@ -247,12 +247,29 @@ table inet $guard {
 RULES
 }
 
+# Disks of machines are bounded by what btrfs counts. Where a large tree is deleted, it stops counting
+# for the whole pool until somebody asks for a recount, unless it is told to follow trees of any depth
+# (8 levels is the most there are).
+count_disks() {
+  local pool="/var/lib/incus/storage-pools/$name" uuid groups
+  [ "$(stat -f -c %T "$pool" 2>/dev/null)" = btrfs ] || return 0
+  btrfs quota enable "$pool" 2>/dev/null || { say "WARNING: disks of machines have no bounds: btrfs quotas cannot be turned on"; return 0; }
+  uuid="$(findmnt -n -o UUID --target "$pool" | head -n 1)"
+  groups="/sys/fs/btrfs/$uuid/qgroups"
+  if [ -w "$groups/drop_subtree_threshold" ]; then echo 8 >"$groups/drop_subtree_threshold"; fi
+  if [ "$(cat "$groups/inconsistent" 2>/dev/null)" = 1 ]; then
+    say "having btrfs count the disks of machines anew"
+    btrfs quota rescan "$pool" >/dev/null 2>&1 || true # one may be under way
+  fi
+}
+
 start() {
   check_host
   tune_host
   start_daemon
   make_project
   make_pool
+  count_disks
   make_network
   make_guard
 }

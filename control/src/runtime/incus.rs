@@ -24,6 +24,7 @@ mod disk;
 mod filter;
 mod freezer;
 mod memory;
+mod quota;
 mod rest;
 mod room;
 mod shares;
@@ -205,6 +206,7 @@ impl Incus {
             changes,
         });
         tokio::spawn(listen(Arc::downgrade(&incus)));
+        tokio::spawn(quota::keep(Arc::downgrade(&incus)));
         Ok(incus)
     }
 
@@ -637,13 +639,15 @@ fn shares_of(settings: &Settings) -> PathBuf {
     settings.containers.with_file_name("shares")
 }
 
+/// Where the engine has its storage pool.
+fn pool(settings: &Settings) -> PathBuf {
+    let engine = settings.socket.parent().unwrap_or(Path::new("/"));
+    engine.join("storage-pools").join(&settings.name)
+}
+
 /// Where the engine has the disks of machines.
 fn disks(settings: &Settings) -> PathBuf {
-    let engine = settings.socket.parent().unwrap_or(Path::new("/"));
-    engine
-        .join("storage-pools")
-        .join(&settings.name)
-        .join("containers")
+    pool(settings).join("containers")
 }
 
 fn ramdisk_of(settings: &Settings, id: Id) -> PathBuf {
