@@ -305,6 +305,8 @@ purge() {
     local machine image
     for machine in $(incus_ list -f csv -c n); do
       say "removing machine $machine"
+      # one that is full could not be stopped: the engine writes to its disk
+      incus_ config device unset "$machine" root size >/dev/null 2>&1 || true
       incus_ delete --force "$machine"
     done
     for image in $(incus_ image list -f csv -c F); do incus_ image delete "$image"; done
