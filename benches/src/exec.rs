@@ -3,7 +3,7 @@
 //! one holds.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use crate::figures::{percentile, summary};
+use crate::server::Server;
 
 const BARE: &str =
     "Deno.serve({ path: Deno.args[0], onListen() {} }, () => Response.json({ hello: 'world' }))";
@@ -54,14 +55,14 @@ pub async fn ask(settings: &Settings) -> anyhow::Result<Value> {
     let bare_socket = place.path().join("bare.sock");
     let program = place.path().join("bare.js");
     std::fs::write(&program, BARE)?;
-    let mut bare = tokio::process::Command::new(runtime.join("deno"))
-        .args(["run", "--quiet", "-A"])
+    let log = place.path().join("bare.log");
+    let mut deno = Command::new(runtime.join("deno"));
+    deno.args(["run", "--quiet", "-A"])
         .arg(&program)
-        .arg(&bare_socket)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .context("Deno does not start; hoody/setup/deno.sh installs it")?;
+        .arg(&bare_socket);
+    let mut bare = Server::start(&deno, None, &log)?;
+    bare.until(|| listens(&bare_socket), &log)
+        .context("is Deno there? hoody/setup/deno.sh installs it")?;
 
     let home = place.path().join("home");
     let directory = home.join("hoody-exec/scripts/default/1");
@@ -73,18 +74,15 @@ pub async fn ask(settings: &Settings) -> anyhow::Result<Value> {
     std::fs::copy(&settings.kitd, tree.join("bin/kitd"))?;
     std::os::unix::fs::symlink(runtime, tree.join("deno"))?;
     let kit_socket = place.path().join("kit.sock");
-    let mut kit = tokio::process::Command::new(tree.join("bin/kitd"))
-        .args(["--local", "--socket"])
+    let log = place.path().join("kit.log");
+    let mut kitd = Command::new(tree.join("bin/kitd"));
+    kitd.args(["--local", "--socket"])
         .arg(&kit_socket)
         .arg("--home")
         .arg(&home)
-        .env("KITD_LOG", "warn")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .context("kitd does not start; cargo build --release -p kitd")?;
-    until_there(&bare_socket).await?;
-    until_there(&kit_socket).await?;
+        .env("KITD_LOG", "warn");
+    let mut kit = Server::start(&kitd, None, &log)?;
+    kit.until(|| listens(&kit_socket), &log)?;
 
     let (mut bare_times, mut script_times) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -113,8 +111,7 @@ pub async fn ask(settings: &Settings) -> anyhow::Result<Value> {
         .filter_map(|script| Some(script["memoryBytes"].as_f64()? / f64::from(1 << 20)))
         .collect();
     memory.sort_by(f64::total_cmp);
-    bare.kill().await?;
-    kit.kill().await?;
+    drop((bare, kit));
 
     let (bare_median, script_median) =
         (percentile(&bare_times, 0.5), percentile(&script_times, 0.5));
@@ -137,14 +134,8 @@ pub async fn ask(settings: &Settings) -> anyhow::Result<Value> {
     Ok(result)
 }
 
-async fn until_there(socket: &Path) -> anyhow::Result<()> {
-    for _ in 0..200 {
-        if UnixStream::connect(socket).await.is_ok() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    anyhow::bail!("nothing listens on {}", socket.display())
+fn listens(socket: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
 type Line = SendRequest<Empty<Bytes>>;

@@ -1,7 +1,6 @@
 //! Containers: making, finding, changing and deleting them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use kit::{Call, Fault, Operation, Route, Verb};
 use routes::Id;
@@ -16,6 +15,7 @@ use super::limits::{self, Bytes, Cpus};
 use super::page::{Asked, Limit, Order, Page, Pagination};
 use super::projects::{self, realms_of_changed, realms_of_new};
 use super::proxy_aliases::ProxyDomain;
+use super::stats;
 use super::text::{
     Color, Comment, ContainerLabel, ContainerName, IdText, ImageName, SshKey, VariableName,
     VariableValue, given,
@@ -27,7 +27,7 @@ use crate::control::Control;
 use crate::edge;
 use crate::prespawn::{self, Wish};
 use crate::reconcile::hostname;
-use crate::runtime::{Limits, Usage};
+use crate::runtime::Limits;
 use crate::store::containers::{Clash, Filter, Owned, Request};
 use crate::store::prespawned::{self, Member, State};
 use crate::store::rules::Owner;
@@ -40,8 +40,6 @@ use crate::words;
 pub const VARIABLES: usize = 256;
 /// All of them together, in bytes.
 pub const VARIABLES_BYTES: usize = 256 << 10;
-/// Longer nobody waits for a measurement.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A container as its owner sees it. What this node does not offer is false or null.
 #[derive(Serialize, JsonSchema)]
@@ -910,8 +908,11 @@ impl Operation for Update {
         let bounds = control.clone();
         let usage = match asked.lowers() {
             true => {
-                let owned = seen(&control, &principal, self.id.0).await?;
-                usage(&control, &owned.container).await?
+                let container = seen(&control, &principal, self.id.0).await?.container;
+                match matches!(container.status, Status::Running | Status::Paused) {
+                    true => Some(stats::usage(&control, container.id).await?),
+                    false => None,
+                }
             }
             false => None,
         };
@@ -946,26 +947,6 @@ impl Operation for Update {
         })
         .await?;
         show(&control, owned, false).await
-    }
-}
-
-/// What a container uses now; nothing where it is off.
-async fn usage(
-    control: &Control,
-    container: &store::containers::Container,
-) -> Result<Option<Usage>, Fault> {
-    if !matches!(container.status, Status::Running | Status::Paused) {
-        return Ok(None);
-    }
-    match tokio::time::timeout(PATIENCE, control.runtime.usage(container.id)).await {
-        Ok(Ok(usage)) => Ok(Some(usage)),
-        failed => {
-            tracing::warn!(container.id = %container.id, ?failed, "could not measure a container");
-            Err(
-                Fault::unavailable("the container cannot be measured now; try again")
-                    .code("RUNTIME_UNAVAILABLE"),
-            )
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::containers::invalid;
 use crate::control::Control;
-use crate::limits::{self, LEAST_DISK, LEAST_MEMORY, LEAST_PROCESSES, MOST_CPUS};
+use crate::limits::{self, LEAST_CPU, LEAST_DISK, LEAST_MEMORY, LEAST_PROCESSES, MOST_CPUS};
 use crate::runtime::{Limits, Usage};
 
 /// The kernel's own part of what a machine holds, beside its programs'.
@@ -102,73 +102,59 @@ impl Asked {
     pub fn over(self, control: &Control, before: Limits) -> Result<Limits, Fault> {
         let outer = control.config.machine_limits;
         let host = control.host.cpus.saturating_mul(1000);
-        let cpu = match self.cpus {
-            None => before.cpu,
-            Some(None) => None,
-            Some(Some(Cpus(cpu))) => {
-                let most = outer.cpu.unwrap_or(host).min(host);
-                if most > 0 && cpu > most {
-                    let most = f64::from(most) / 1000.0;
-                    return Err(invalid(
-                        "cpus",
-                        format!("this server gives a container at most {most} processors"),
-                    ));
-                }
-                Some(cpu)
-            }
-        };
-        let within = |name, asked: Option<Option<Bytes>>, before, least: u64, most: Option<u64>| {
-            let Some(asked) = asked else {
-                return Ok(before);
-            };
-            let Some(Bytes(bytes)) = asked else {
-                return Ok(None);
-            };
-            if bytes < least {
-                return Err(invalid(name, format!("must be at least {}", shown(least))));
-            }
-            match most.filter(|most| bytes > *most) {
-                Some(most) => Err(invalid(
-                    name,
-                    format!("this server gives a container at most {}", shown(most)),
-                )),
-                None => Ok(Some(bytes)),
-            }
-        };
-        let memory = within(
-            "memory",
-            self.memory,
-            before.memory,
-            LEAST_MEMORY,
-            outer.memory,
-        )?;
-        let disk = within("disk", self.disk, before.disk, LEAST_DISK, outer.disk)?;
-        let processes = match self.processes {
-            None => before.processes,
-            Some(None) => None,
-            Some(Some(count)) => {
-                if count < LEAST_PROCESSES {
-                    return Err(invalid(
-                        "processes",
-                        format!("must be at least {LEAST_PROCESSES}"),
-                    ));
-                }
-                if let Some(most) = outer.processes.filter(|most| count > *most) {
-                    return Err(invalid(
-                        "processes",
-                        format!("this server gives a container at most {most}"),
-                    ));
-                }
-                Some(count)
-            }
-        };
+        let most = Some(outer.cpu.unwrap_or(host).min(host)).filter(|most| *most > 0);
+        let cpus = self.cpus.map(|asked| asked.map(|Cpus(cpu)| cpu));
+        let memory = self.memory.map(|asked| asked.map(|Bytes(bytes)| bytes));
+        let disk = self.disk.map(|asked| asked.map(|Bytes(bytes)| bytes));
+        let processors = |cpu: u32| format!("{} processors", f64::from(cpu) / 1000.0);
+        let count = |count: u32| count.to_string();
         Ok(Limits {
-            cpu,
-            memory,
-            disk,
-            processes,
+            cpu: bounded("cpus", cpus, before.cpu, LEAST_CPU, most, processors)?,
+            memory: bounded(
+                "memory",
+                memory,
+                before.memory,
+                LEAST_MEMORY,
+                outer.memory,
+                shown,
+            )?,
+            disk: bounded("disk", disk, before.disk, LEAST_DISK, outer.disk, shown)?,
+            processes: bounded(
+                "processes",
+                self.processes,
+                before.processes,
+                LEAST_PROCESSES,
+                outer.processes,
+                count,
+            )?,
         })
     }
+}
+
+/// What a limit is to be: as before where nothing was said, within what there may be otherwise.
+fn bounded<T: PartialOrd + Copy>(
+    name: &str,
+    asked: Option<Option<T>>,
+    before: Option<T>,
+    least: T,
+    most: Option<T>,
+    in_words: impl Fn(T) -> String,
+) -> Result<Option<T>, Fault> {
+    let Some(asked) = asked else {
+        return Ok(before);
+    };
+    if asked.is_some_and(|asked| asked < least) {
+        let least = in_words(least);
+        return Err(invalid(name, format!("must be at least {least}")));
+    }
+    if let Some(most) = most.filter(|most| asked.is_some_and(|asked| asked > *most)) {
+        let most = in_words(most);
+        return Err(invalid(
+            name,
+            format!("this server gives a container at most {most}"),
+        ));
+    }
+    Ok(asked)
 }
 
 /// Refuse new limits that what is there does not fit into. Memory that the kernel can take back is in

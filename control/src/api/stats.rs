@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kit::{Call, Fault, Operation, Route};
+use routes::Id;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -106,25 +107,34 @@ struct Counters {
     bytes_sent: u64,
 }
 
+/// What a container that is on uses now.
+pub async fn usage(control: &Control, id: Id) -> Result<Usage, Fault> {
+    match within(control.runtime.usage(id)).await {
+        Some(Ok(usage)) => Ok(usage),
+        failed => {
+            tracing::warn!(container.id = %id, ?failed, "could not measure container {id}");
+            Err(
+                Fault::unavailable("the container cannot be measured now; try again")
+                    .code("RUNTIME_UNAVAILABLE"),
+            )
+        }
+    }
+}
+
+/// What a runtime says, unless it takes too long.
+async fn within<T>(doing: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, doing).await.ok()
+}
+
 async fn measure(control: &Control, owned: &Owned) -> Result<(ContainerStats, Duration), Fault> {
     let container = &owned.container;
     let on = matches!(container.status, Status::Running | Status::Paused);
     let (usage, address) = if on {
         let id = container.id;
-        let both =
-            async { tokio::join!(control.runtime.usage(id), control.runtime.observe_one(id)) };
-        match tokio::time::timeout(PATIENCE, both).await {
-            Ok((Ok(usage), observed)) => {
-                (usage, observed.ok().flatten().and_then(|seen| seen.address))
-            }
-            failed => {
-                tracing::warn!(container.id = %id, ?failed, "could not measure container {id}");
-                return Err(
-                    Fault::unavailable("the container cannot be measured now; try again")
-                        .code("RUNTIME_UNAVAILABLE"),
-                );
-            }
-        }
+        let (usage, observed) =
+            tokio::join!(usage(control, id), within(control.runtime.observe_one(id)));
+        let address = observed.and_then(Result::ok).flatten();
+        (usage?, address.and_then(|seen| seen.address))
     } else {
         (Usage::default(), None)
     };

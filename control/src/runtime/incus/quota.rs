@@ -19,12 +19,17 @@ const FILE_SYSTEMS: &str = "/sys/fs/btrfs";
 
 /// See to it for as long as the runtime is there.
 pub async fn keep(incus: Weak<Incus>) {
+    // Found in a list of all mounts, of which a host with many machines has thousands.
+    let mut found = None;
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(pool) = incus.upgrade().map(|incus| pool(&incus.settings)) else {
             return;
         };
-        if flag(&pool).is_some_and(|flag| is_set(&flag)) {
+        if found.as_ref().is_none_or(|flag: &PathBuf| !flag.exists()) {
+            found = flag(&pool);
+        }
+        if found.as_deref().is_some_and(is_set) {
             recount(&pool).await;
         }
     }

@@ -289,20 +289,17 @@ async fn remote(
     read: &Read,
     request: &Parts,
 ) -> Result<Response, Fault> {
-    for (given, name) in [
-        (read.sha256 || read.hash, "sha256"),
-        (read.base64, "base64"),
-        (read.lines.is_some(), "lines"),
+    let others = [
         (read.grep.is_some(), "grep"),
         (read.glob.is_some(), "glob"),
         (read.zip.is_some(), "zip"),
         (read.q.is_some(), "q"),
-    ] {
-        if given {
-            return Err(Fault::bad_request(format!(
-                "`{name}` is not supported with remote backends; mount the backend, or copy the file here"
-            )));
-        }
+    ];
+    let of_files = read.of_files().into_iter();
+    if let Some((_, name)) = of_files.chain(others).find(|(given, _)| *given) {
+        return Err(Fault::bad_request(format!(
+            "`{name}` is not supported with remote backends; mount the backend, or copy the file here"
+        )));
     }
     let item = files.remote.look(place).await?;
     if read.stat {
@@ -325,16 +322,10 @@ async fn directory(
     read: &Read,
     request: &Parts,
 ) -> Result<Response, Fault> {
-    for (given, name) in [
-        (read.sha256 || read.hash, "sha256"),
-        (read.base64, "base64"),
-        (read.lines.is_some(), "lines"),
-    ] {
-        if given {
-            return Err(Fault::bad_request(format!(
-                "{path} is a directory; `{name}` is for files"
-            )));
-        }
+    if let Some((_, name)) = read.of_files().into_iter().find(|(given, _)| *given) {
+        return Err(Fault::bad_request(format!(
+            "{path} is a directory; `{name}` is for files"
+        )));
     }
     if read
         .download
@@ -466,6 +457,15 @@ async fn some_lines(
 }
 
 impl Read {
+    /// What is asked that only a file here can answer.
+    fn of_files(&self) -> [(bool, &'static str); 3] {
+        [
+            (self.sha256 || self.hash, "sha256"),
+            (self.base64, "base64"),
+            (self.lines.is_some(), "lines"),
+        ]
+    }
+
     fn wish(&self) -> Result<Wish, Fault> {
         let sort = self.sort.unwrap_or(Sort::Name);
         Ok(Wish {
